@@ -1,0 +1,5 @@
+"""ComfyUI's node `OpenAIDalle2`, back at work on the models of today."""
+
+from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]

@@ -1,0 +1,233 @@
+"""The ComfyUI around the node: interrupts, progress, text on the node, and a blocking call beside its event loop.
+
+The only module that knows ComfyUI's own. Outside of ComfyUI everything here works and shows nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, copy_context
+from typing import Any, ClassVar, TypeVar
+
+log = logging.getLogger("comfyui-openai-dalle2")
+
+T = TypeVar("T")
+
+POLL_S = 0.05  # how often a waiting node looks whether it was cancelled, and shows what is new
+PREVIEW_SIDE_PX = 512
+COMFY_ORG_URL = "https://api.comfy.org"
+
+
+class Run:
+    """One call of the node: what it shows, whether it was cancelled, and what is to happen when it is over.
+
+    Worker threads use it freely; only `publish` and `end` belong to the thread of the event loop.
+    """
+
+    def __init__(self, node_id: str | None = None) -> None:
+        self.cancelled = threading.Event()
+        self._node_id = node_id
+        self._text: str = ""
+        self._timed_since: float | None = None
+        self._shown = ""
+        self._total = 0
+        self._steps: deque[Any] = deque()
+        self._done = 0
+        self._when_over: list[Callable[[bool], None]] = []
+        self._lock = threading.Lock()
+        self._finished = False
+
+    def pause(self, seconds: float) -> bool:
+        """Sleep, and return whether the user has cancelled meanwhile (which ends the sleep)."""
+        return self.cancelled.wait(seconds)
+
+    def say(self, text: str, *, timed: bool = False) -> None:
+        """Show a line on the node; `timed` adds the seconds that go by."""
+        self._text, self._timed_since = text, time.monotonic() if timed else None
+
+    def expect(self, total: int) -> None:
+        """How many steps there will be."""
+        self._total = total
+
+    def step(self, preview: Any) -> None:
+        """One step is done; `preview` is a PIL image to show for it."""
+        self._steps.append(preview)
+
+    def when_over(self, action: Callable[[bool], None]) -> None:
+        """Have `action(delivered)` called once: true when ComfyUI took the result, false when nobody will."""
+        self._when_over.append(action)
+
+    def publish(self) -> None:
+        """Show in ComfyUI what is new."""
+        if not self._node_id:
+            return
+        seconds = "" if self._timed_since is None else f", {time.monotonic() - self._timed_since:.0f} s"
+        text = f"{self._text}{seconds}" if self._text else ""
+        if text != self._shown:
+            self._shown = text
+            _send_text(text, self._node_id)
+        while self._steps:
+            self._done += 1
+            _send_step(self._done, max(self._total, self._done), self._steps.popleft(), self._node_id)
+
+    def finish(self) -> None:
+        """The call itself has ended; called by the thread that made it."""
+        self._finished = True
+        if self.cancelled.is_set():
+            self._settle(delivered=False)
+
+    def end(self, *, delivered: bool) -> None:
+        """The node is done with the call, which may still be running when it was cancelled."""
+        if delivered:
+            self._settle(delivered=True)
+            return
+        self.cancelled.set()
+        if self._finished:
+            self._settle(delivered=False)
+
+    def _settle(self, *, delivered: bool) -> None:
+        with self._lock:
+            actions, self._when_over = self._when_over, []
+        for action in actions:
+            action(delivered)
+
+
+_current: ContextVar[Run] = ContextVar("dalle2_run")
+
+
+@contextmanager
+def current_run() -> Iterator[Run]:
+    """The run that this call belongs to; a call from plain Python is a run of its own."""
+    if run := _current.get(None):
+        yield run
+        return
+    run, delivered = Run(), False
+    try:
+        yield run
+        delivered = True
+    finally:
+        run.finish()
+        run.end(delivered=delivered)
+
+
+async def run_beside_loop(call: Callable[[], T], node_id: str | None) -> T:
+    """`call()`, made in a daemon thread, while ComfyUI's event loop stays free.
+
+    A cancelled prompt ends within a moment as *interrupted*, and leaves the call to itself: a thread of the loop's own
+    pool would be waited for. Nothing is raised before the first await: ComfyUI would publish every input with it.
+    """
+    loop = asyncio.get_running_loop()
+    run, outcome = Run(node_id or ""), loop.create_future()
+    siblings = _Siblings.join(loop, node_id)
+    _start(call, run, loop, outcome)
+    delivered = False
+    try:
+        while not outcome.done():
+            await asyncio.wait({outcome}, timeout=POLL_S)
+            if not outcome.done():
+                _raise_if_interrupted()
+            run.publish()
+        result: T = outcome.result()
+        delivered = True
+        return result
+    finally:
+        siblings.leave(run, delivered=delivered)
+
+
+def _start(call: Callable[[], T], run: Run, loop: asyncio.AbstractEventLoop, outcome: asyncio.Future[T]) -> None:
+    def settle(set_outcome: Callable[[Any], None], value: Any) -> None:
+        if not outcome.done():
+            set_outcome(value)
+
+    def work() -> None:
+        _current.set(run)
+        try:
+            settled: tuple[Any, Any] = (outcome.set_result, call())
+        except BaseException as err:
+            settled = (outcome.set_exception, err)
+        run.finish()
+        with suppress(RuntimeError):  # the prompt has ended, and its loop with it
+            loop.call_soon_threadsafe(settle, *settled)
+
+    threading.Thread(target=copy_context().run, args=(work,), name="OpenAIDalle2", daemon=True).start()
+
+
+class _Siblings:
+    """The calls that one node makes in one prompt (a list input makes several).
+
+    ComfyUI drops the results of all of them when one fails, so they are delivered together or not at all.
+    """
+
+    _groups: ClassVar[dict[tuple[asyncio.AbstractEventLoop, str | None], _Siblings]] = {}
+
+    def __init__(self, key: tuple[asyncio.AbstractEventLoop, str | None]) -> None:
+        self._key = key
+        self._active = 0
+        self._left: list[Run] = []
+        self._delivered = True
+
+    @classmethod
+    def join(cls, loop: asyncio.AbstractEventLoop, node_id: str | None) -> _Siblings:
+        """The group of a call that begins; ComfyUI runs each prompt in a loop of its own."""
+        group = cls._groups.setdefault((loop, node_id), cls((loop, node_id)))
+        group._active += 1
+        return group
+
+    def leave(self, run: Run, *, delivered: bool) -> None:
+        """A call has ended; the last one ends the runs of all."""
+        self._left.append(run)
+        self._delivered &= delivered
+        if not delivered:
+            run.cancelled.set()
+        self._active -= 1
+        if not self._active:
+            self._groups.pop(self._key, None)
+            for each in self._left:
+                each.end(delivered=self._delivered)
+
+
+def comfy_api_base() -> str:
+    """The base of Comfy.org's API: `--comfy-api-base`, by default Comfy.org itself."""
+    args = getattr(_module("comfy.cli_args"), "args", None)
+    return str(getattr(args, "comfy_api_base", None) or COMFY_ORG_URL)
+
+
+def warn_if_shadowed(node_id: str) -> None:
+    """Say so in the log when ComfyUI has a node of this id itself, and therefore ignores this one."""
+    if node_id in getattr(_module("nodes"), "NODE_CLASS_MAPPINGS", {}):
+        log.warning(
+            "This ComfyUI still has its own node %s, which no longer works, and ignores the one of this package. "
+            "Start ComfyUI with --disable-api-nodes, or update it to 0.34.6 or later.",
+            node_id,
+        )
+
+
+def _module(name: str) -> Any:
+    """A module of the running ComfyUI, None outside of it."""
+    return sys.modules.get(name) if "comfy.model_management" in sys.modules else None
+
+
+def _raise_if_interrupted() -> None:
+    management = _module("comfy.model_management")
+    # Only looks: throw_exception_if_processing_interrupted would clear the flag, and other nodes would miss it.
+    if management is not None and management.processing_interrupted():
+        raise management.InterruptProcessingException
+
+
+def _send_text(text: str, node_id: str) -> None:
+    server: Any = getattr(getattr(_module("server"), "PromptServer", None), "instance", None)
+    if hasattr(server, "send_progress_text"):
+        server.send_progress_text(text, node_id)
+
+
+def _send_step(done: int, total: int, preview: Any, node_id: str) -> None:
+    bar = getattr(_module("comfy.utils"), "ProgressBar", None)
+    if bar is not None:
+        bar(total, node_id=node_id).update_absolute(done, preview=("PNG", preview, PREVIEW_SIDE_PX))

@@ -1,0 +1,85 @@
+"""Answers that were paid for and whose pictures have not been delivered yet.
+
+An answer is kept from the moment the API gave it until a node has returned its pictures. When something comes in
+between (a download fails, the user cancels), the next run of the same call takes it from here and pays nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .api_client import Answer
+
+MAX_AGE_S = 3600.0  # the URLs in an answer do not live longer either
+MAX_BYTES = 256 * 2**20
+
+
+@dataclass(eq=False)
+class KeptAnswer:
+    """An answer on its way: what was asked (`key`), what came, and the pictures downloaded so far, by their index."""
+
+    key: str
+    answer: Answer
+    model: str | None
+    downloads: dict[int, bytes] = field(default_factory=dict)
+    in_use: bool = True
+    is_second_try: bool = False
+    kept_at_s: float = 0.0
+
+    @property
+    def size_bytes(self) -> int:
+        """The memory that its pictures take."""
+        inline = sum(len(picture.b64_json or b"") for picture in self.answer.pictures)
+        return inline + sum(map(len, self.downloads.values()))
+
+
+class KeptAnswers:
+    """The answers of this process, each used by one run at a time; safe to use from any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: list[KeptAnswer] = []  # oldest first
+
+    def keep(self, key: str, answer: Answer, model: str | None) -> KeptAnswer:
+        """Keep a new answer, in use by the caller."""
+        kept = KeptAnswer(key, answer, model, kept_at_s=self._clock())
+        with self._lock:
+            self._kept.append(kept)
+            self._tidy()
+        return kept
+
+    def take(self, key: str) -> KeptAnswer | None:
+        """The oldest answer to the same call that nobody uses, from now on in use by the caller."""
+        with self._lock:
+            self._tidy()
+            for kept in self._kept:
+                if kept.key == key and not kept.in_use:
+                    kept.in_use = kept.is_second_try = True
+                    return kept
+        return None
+
+    def release(self, kept: KeptAnswer) -> None:
+        """The caller could not deliver it: the next run may take it."""
+        with self._lock:
+            kept.in_use = False
+            self._tidy()
+
+    def forget(self, kept: KeptAnswer) -> None:
+        """The caller has delivered it, or found that it can never be."""
+        with self._lock:
+            if kept in self._kept:
+                self._kept.remove(kept)
+
+    def _tidy(self) -> None:
+        oldest = self._clock() - MAX_AGE_S
+        self._kept = [kept for kept in self._kept if kept.in_use or kept.kept_at_s > oldest]
+        excess = sum(kept.size_bytes for kept in self._kept) - MAX_BYTES
+        for kept in [kept for kept in self._kept if not kept.in_use]:
+            if excess <= 0:
+                break
+            excess -= kept.size_bytes
+            self._kept.remove(kept)

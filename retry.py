@@ -1,0 +1,138 @@
+"""When a request is worth a retry, how long to wait for it (pure functions), and the one loop that does so.
+
+The rules are those of the OpenAI SDKs (`x-should-retry`, `retry-after-ms`, `Retry-After` as RFC 9110 section 10.2.3
+defines it, else exponential backoff with jitter), with one addition: what can never succeed is never repeated.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from itertools import count
+from typing import TypeVar
+
+from .errors import CallCancelled, Condition, ConnectionFailed, StatusError
+
+T = TypeVar("T")
+
+MAX_RETRIES = 2
+MAX_WAIT_S = 120.0  # a server that wants longer is an error to show, not a node to leave waiting
+MAX_ELAPSED_S = 600.0  # no new attempt begins after this
+FIRST_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 8.0
+NEVER = frozenset({"moderation", "quota", "billing_limit", "model", "verification", "key", "credits"})
+
+
+def is_worth_it(condition: Condition, headers: Mapping[str, str]) -> bool:
+    """Whether a refused request can succeed when it is sent again as it is.
+
+    `x-should-retry` decides where it is given, except for the conditions of `NEVER`.
+    """
+    if condition.name in NEVER:
+        return False
+    asked = headers.get("x-should-retry", "").strip().lower()
+    return asked == "true" if asked in ("true", "false") else condition.worth_a_retry
+
+
+def wait_s(retry: int, headers: Mapping[str, str], *, now_s: float, jitter: float) -> float:
+    """Seconds to wait before retry number `retry` (from 0).
+
+    `now_s` is the time since the epoch, which a date in `Retry-After` is measured against; `jitter` is a random number
+    of 0..1. What the server asks for is returned as it is, however long: the caller compares it with `MAX_WAIT_S`.
+    Values that make no sense (not a number, negative, infinite, a date out of range) count as not given.
+    """
+    asked = _asked_s(headers, now_s)
+    if asked is not None:
+        return asked
+    return min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0**retry) * (1 - 0.25 * jitter)
+
+
+def _asked_s(headers: Mapping[str, str], now_s: float) -> float | None:
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    seconds = _number(value)
+    return seconds if seconds is not None else _until(value, now_s)
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _until(value: str | None, now_s: float) -> float | None:
+    try:
+        date = parsedate_to_datetime(value or "")
+        moment = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+        return max(0.0, (moment - datetime.fromtimestamp(now_s, timezone.utc)).total_seconds())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+@dataclass(frozen=True)
+class Retrier:
+    """Sends again what is worth it, telling the user why it waits.
+
+    `pause(seconds)` sleeps and returns whether the user has cancelled meanwhile, as `threading.Event.wait` does;
+    `say` shows a line of text; `jitter` gives random numbers of 0..1.
+    """
+
+    pause: Callable[[float], bool] = field(default_factory=lambda: threading.Event().wait)
+    say: Callable[[str], None] = lambda text: None
+    jitter: Callable[[], float] = random.random
+    clock: Callable[[], float] = time.monotonic
+
+    def run(self, send: Callable[[], T], *, repeatable: bool) -> T:
+        """The result of `send()`, called up to 1 + MAX_RETRIES times.
+
+        `repeatable`: whether it may be sent again although it may have arrived, which a billed request must not.
+        Raises the last error of `send`, or CallCancelled.
+        """
+        started = self.clock()
+        for retry in count():
+            if self.pause(0):
+                raise CallCancelled("Cancelled before the request was sent.")
+            try:
+                return send()
+            except (StatusError, ConnectionFailed) as err:
+                wait = self._wait_s(err, retry, repeatable)
+                if wait is None or retry >= MAX_RETRIES or self.clock() - started + wait > MAX_ELAPSED_S:
+                    raise
+                self.say(f"{_reason(err)}, trying again in {math.ceil(wait)} s")
+            self.pause(wait)
+        raise AssertionError("unreachable")
+
+    def _wait_s(self, err: StatusError | ConnectionFailed, retry: int, repeatable: bool) -> float | None:
+        if isinstance(err, ConnectionFailed):
+            worth_it, headers = err.worth_a_retry and (repeatable or not err.sent), {}
+        else:
+            worth_it, headers = is_worth_it(err.condition, err.headers), err.headers
+        if not worth_it:
+            return None
+        wait = wait_s(retry, headers, now_s=time.time(), jitter=self.jitter())
+        if wait > MAX_WAIT_S and isinstance(err, StatusError):
+            raise err.with_note(f"It asks to wait {_duration(wait)} before the next try.") from err
+        return wait
+
+
+def _reason(err: StatusError | ConnectionFailed) -> str:
+    if isinstance(err, ConnectionFailed):
+        return "No connection"
+    return "Rate limited" if err.status_code == 429 else f"The server answered {err.status_code}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 600 else f"{minutes / 60:.0f} h"

@@ -1,0 +1,128 @@
+"""Asking a server of today for what DALL·E 2 drew: which model, which fields, and what to do when it has neither.
+
+What a server was found to have or to refuse is remembered for the life of the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .api_client import Answer, ImagesClient
+from .backends import MASK_FIELDS, Backend, dialect_of
+from .errors import CallCancelled, ImagesApiError, StatusError
+from .inpainting import Edit
+from .models import ImageRequest, ModelEntry
+
+OPTIONAL_FIELDS = ("response_format", "quality")
+
+
+@dataclass(frozen=True)
+class Order:
+    """One call of old: `n` pictures of `side` x `side` pixels from a prompt, or of an edit."""
+
+    prompt: str
+    n: int
+    side: int
+    edit: Edit | None = None
+
+
+@dataclass
+class _Memory:
+    """What is known of one server."""
+
+    model: str | None = None
+    has_model: bool = False
+    refused: set[tuple[str | None, str]] = field(default_factory=set)
+    listed: tuple[ModelEntry, ...] | None = None
+
+
+_memories: dict[str, _Memory] = {}
+
+
+def ask(client: ImagesClient, backend: Backend, order: Order) -> tuple[Answer, str | None]:
+    """The answer to an order, and the name of the model that gave it (None: the server's only one).
+
+    A model that the server does not have costs nothing; with `DALLE2_MODEL=auto` the next one is asked. Raises
+    ImagesApiError, and ValueError for a prompt that is too long.
+    """
+    memory = _memories.setdefault(backend.base_url, _Memory())
+    missing: StatusError | None = None
+    for model in _candidates(client, backend, memory):
+        try:
+            answer = _ask_model(client, backend, order, model, memory)
+        except StatusError as err:
+            if err.condition.name != "model":
+                raise
+            missing = missing or err
+        else:
+            memory.model, memory.has_model = model, True
+            return answer, model
+    assert missing is not None, "a backend has at least one model"
+    raise missing
+
+
+def _candidates(client: ImagesClient, backend: Backend, memory: _Memory) -> Iterator[str | None]:
+    """The models to try in turn, none of them twice."""
+    if backend.fixed:
+        yield from backend.models
+        return
+    tried = set()
+    if memory.has_model:
+        tried.add(memory.model)
+        yield memory.model
+    for model in backend.models:
+        if model not in tried:
+            tried.add(model)
+            yield model
+    newest = sorted(_listed(client, memory), key=lambda entry: entry.created, reverse=True)
+    yield from [entry.id for entry in newest if entry.id.startswith("gpt-image-") and entry.id not in tried][:1]
+    if not backend.hosted:
+        yield None  # a server that holds just one model draws with it when none is named
+
+
+def _ask_model(client: ImagesClient, backend: Backend, order: Order, model: str | None, memory: _Memory) -> Answer:
+    """Ask one model, once more without each optional field that the server refuses by name."""
+    request = backend.request(model, order.prompt, order.n, order.side)
+    for name in OPTIONAL_FIELDS:
+        if (model, name) in memory.refused:
+            request = request.without(name)
+    while True:
+        try:
+            return _send(client, backend, order, request, memory)
+        except StatusError as err:
+            refused = _refused_field(err, request)
+            if refused is None:
+                raise
+        memory.refused.add((model, refused))
+        request = request.without(refused)
+
+
+def _send(client: ImagesClient, backend: Backend, order: Order, request: ImageRequest, memory: _Memory) -> Answer:
+    if order.edit is None:
+        return client.generate(request)
+    dialect = dialect_of(request.model)
+    image, mask = order.edit.files(opaque=dialect.opaque_edits, max_bytes=dialect.max_file_bytes)
+    owners = {entry.owned_by for entry in _listed(client, memory)} if not backend.hosted else set()
+    fields = [name for owner, name in MASK_FIELDS.items() if owner in owners]
+    return client.edit(request, image=image, mask=mask, mask_field=fields[0] if fields else "mask")
+
+
+def _refused_field(err: StatusError, request: ImageRequest) -> str | None:
+    """The optional field that this error is about, if it was sent."""
+    if err.condition.name != "refused" or err.detail.code == "invalid_value":
+        return None
+    words = f"{err.detail.param} {err.detail.message}"
+    return next((name for name in OPTIONAL_FIELDS if name in words and name in request.fields()), None)
+
+
+def _listed(client: ImagesClient, memory: _Memory) -> tuple[ModelEntry, ...]:
+    """The server's own list of models, empty where it has none to show."""
+    if memory.listed is None:
+        try:
+            memory.listed = client.models()
+        except CallCancelled:
+            raise
+        except ImagesApiError:
+            return ()
+    return memory.listed

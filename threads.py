@@ -1,0 +1,43 @@
+"""Work side by side in daemon threads: ones that never hold up the end of the process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from typing import TypeVar
+
+X = TypeVar("X")
+Y = TypeVar("Y")
+
+
+def side_by_side(work: Callable[[X], Y], items: Sequence[X], *, limit: int) -> list[Y]:
+    """`[work(item) for item in items]`, up to `limit` at a time, in the context of the caller.
+
+    Every item is worked on, whatever becomes of the others; then the first error, in the order of items, is raised.
+    """
+    results: dict[int, Y] = {}
+    errors: dict[int, BaseException] = {}
+    waiting = iter(enumerate(items))  # a list's iterator, and so safe to share between threads
+
+    def worker() -> None:
+        for index, item in waiting:
+            try:
+                results[index] = work(item)
+            except BaseException as err:
+                errors[index] = err
+
+    start_and_join(worker, min(limit, len(items)) - 1)
+    if errors:
+        raise errors[min(errors)]
+    return [results[index] for index in range(len(items))]
+
+
+def start_and_join(worker: Callable[[], None], helpers: int) -> None:
+    """Run `worker` in this thread and in so many more, and wait for all of them."""
+    threads = [threading.Thread(target=copy_context().run, args=(worker,), daemon=True) for _ in range(helpers)]
+    for thread in threads:
+        thread.start()
+    worker()
+    for thread in threads:
+        thread.join()
