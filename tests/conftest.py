@@ -1,0 +1,42 @@
+"""Makes the package importable as `dalle2`, whatever the folder of this checkout is called, and starts real parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from emulator import Emulator
+from tests.stage import KEY, Stage
+from tools.comfyui import ComfyUI
+from tools.package import load_package
+
+load_package()
+
+
+@pytest.fixture(scope="session")
+def own_key_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with Emulator(api_key=KEY) as emulator:
+        env = {"OPENAI_BASE_URL": emulator.base_url, "OPENAI_API_KEY": KEY}
+        with ComfyUI(tmp_path_factory.mktemp("own-key"), env=env) as comfyui:
+            yield Stage(comfyui, emulator)
+
+
+@pytest.fixture(scope="session")
+def account_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with Emulator("comfy") as emulator:
+        args = ["--comfy-api-base", emulator.comfy_base]
+        with ComfyUI(tmp_path_factory.mktemp("account"), args=args) as comfyui:
+            yield Stage(comfyui, emulator)
+
+
+@pytest.fixture
+def own_key(own_key_stage: Stage) -> Iterator[Stage]:
+    """ComfyUI with the user's own OpenAI key, which the emulator takes."""
+    yield from own_key_stage.clean()
+
+
+@pytest.fixture
+def account(account_stage: Stage) -> Iterator[Stage]:
+    """ComfyUI that uses Comfy.org's proxy, whose part the emulator takes."""
+    yield from account_stage.clean()
