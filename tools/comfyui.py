@@ -1,0 +1,313 @@
+"""A real ComfyUI in a process of its own, with this package in its custom_nodes; driven over its HTTP API.
+
+It sees none of the caller's keys and settings, writes only below its base folder, and never outlives its
+caller.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import requests
+
+from tools.comfyui_source import comfyui_copy
+from tools.events import Event, Listener
+from tools.package import ROOT, copy_package
+
+Graph = Mapping[str, Mapping[str, Any]]
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 30.0
+POLL_INTERVAL_S = 0.02
+LAUNCHER = Path(__file__).with_name("comfyui_main.py")
+
+
+class ComfyUIFailed(RuntimeError):
+    """ComfyUI did not start or ended by itself; the message ends with the last lines of its log."""
+
+
+class QueueRefused(RuntimeError):
+    """ComfyUI refused a graph; `body` is its answer, with `error` and `node_errors`."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        self.body = body
+        self.node_errors: dict[str, Any] = body.get("node_errors") or {}
+        details = [
+            f"node {node_id}: {error.get('message')}: {error.get('details')}"
+            for node_id, node in self.node_errors.items()
+            for error in node.get("errors", [])
+        ]
+        super().__init__("; ".join([str(body.get("error", {}).get("message")), *details]))
+
+
+class ComfyUI:
+    """Starts ComfyUI on entry to a `with` block and stops it on exit.
+
+    `env` is added to the environment, `args` to the command line. `package` is the checkout that is copied
+    into custom_nodes; None for a ComfyUI without it. `port` 0 stands for any free one.
+    """
+
+    def __init__(
+        self,
+        base_dir: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        args: Sequence[str] = (),
+        api_nodes: bool = False,
+        package: Path | None = ROOT,
+        output_dir: Path | None = None,
+        port: int = 0,
+    ) -> None:
+        self.base_dir = base_dir.resolve()
+        self.input_dir = self.base_dir / "input"
+        self.output_dir = (output_dir or self.base_dir / "output").resolve()
+        self.log_file = self.base_dir / "comfyui.log"
+        self.port = port or free_port()
+        self.url = f"http://{HOST}:{self.port}"
+        self._package = package
+        self._env = child_environment(os.environ, env or {})
+        self._args = [*args] if api_nodes else ["--disable-api-nodes", *args]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """ComfyUI's process. Raises RuntimeError before the start."""
+        if self._process is None:
+            raise RuntimeError("ComfyUI was not started: use it in a `with` block.")
+        return self._process
+
+    def __enter__(self) -> ComfyUI:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start ComfyUI and wait until it answers. Raises ComfyUIFailed, and leaves nothing running then."""
+        for folder in (self.input_dir, self.output_dir, self.base_dir / "custom_nodes"):
+            folder.mkdir(parents=True, exist_ok=True)
+        if self._package is not None:
+            installed = self.base_dir / "custom_nodes" / "comfyui-openai-dalle2"
+            shutil.rmtree(installed, ignore_errors=True)
+            copy_package(installed, self._package)
+        self._process = self._launch(self._command(comfyui_copy()))
+        try:
+            self._wait_until(self._answers, START_TIMEOUT_S, "answer")
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, sig: signal.Signals = signal.SIGTERM) -> float:
+        """End ComfyUI and return the seconds it took; SIGINT stands for Ctrl-C. It is killed after 5 s."""
+        process = self._process
+        if process is None:
+            return 0.0
+        start_s = time.monotonic()
+        try:
+            if process.poll() is None:
+                _send(process, sig)
+                process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        finally:
+            # Whatever else happens, a closed pipe ends it.
+            if process.stdin is not None:
+                process.stdin.close()
+        process.wait()
+        return time.monotonic() - start_s
+
+    def log(self) -> str:
+        """What ComfyUI wrote to its log so far."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace") if self.log_file.exists() else ""
+
+    def object_info(self, node_id: str) -> dict[str, Any]:
+        """What ComfyUI tells the editor about a node. Raises KeyError for a node that it does not have."""
+        info: dict[str, Any] = self._get(f"/object_info/{node_id}")[node_id]
+        return info
+
+    def queue(self, graph: Graph, *, extra_data: Mapping[str, Any] | None = None, client_id: str | None = None) -> str:
+        """Queue a graph in API format and return the id of the prompt. Raises QueueRefused."""
+        body: dict[str, Any] = {"prompt": graph, "extra_data": dict(extra_data or {})}
+        if client_id is not None:
+            body["client_id"] = client_id
+        response = self._request("POST", "/prompt", json=body)
+        if response.status_code == 400:
+            raise QueueRefused(response.json())
+        response.raise_for_status()
+        return str(response.json()["prompt_id"])
+
+    def history(self, prompt_id: str) -> dict[str, Any] | None:
+        """The history's entry of a prompt; None while it waits or runs."""
+        entry: dict[str, Any] | None = self._get(f"/history/{prompt_id}").get(prompt_id)
+        return entry
+
+    def wait(self, prompt_id: str, timeout_s: float = 60) -> dict[str, Any]:
+        """The history's entry of a prompt once it ended, well or not.
+
+        Raises TimeoutError, and ComfyUIFailed when ComfyUI ended instead.
+        """
+        entry: dict[str, Any] | None = None
+
+        def ended() -> bool:
+            nonlocal entry
+            entry = self.history(prompt_id)
+            return entry is not None
+
+        self._wait_until(ended, timeout_s, f"end prompt {prompt_id}")
+        return entry or {}
+
+    def run(
+        self,
+        graph: Graph,
+        *,
+        timeout_s: float = 60,
+        extra_data: Mapping[str, Any] | None = None,
+        client_id: str | None = None,
+    ) -> dict[str, Any]:
+        """Queue a graph and wait for it: `queue` and `wait` in one."""
+        return self.wait(self.queue(graph, extra_data=extra_data, client_id=client_id), timeout_s)
+
+    def interrupt(self) -> None:
+        """Cancel what is running, as the editor's Cancel does."""
+        self._request("POST", "/interrupt", json={}).raise_for_status()
+
+    def pictures(self, entry: Mapping[str, Any]) -> list[Path]:
+        """The files that a prompt's SaveImage nodes wrote, in the order of the node ids."""
+        outputs = sorted(entry.get("outputs", {}).items())
+        images = [image for _, output in outputs for image in output.get("images", [])]
+        return [
+            self.output_dir / image["subfolder"] / image["filename"] for image in images if image["type"] == "output"
+        ]
+
+    def upload(self, name: str, data: bytes) -> str:
+        """Put a picture into the input folder, as the editor does; returns the name for LoadImage."""
+        files = {"image": (name, data)}
+        response = self._request("POST", "/upload/image", files=files, data={"overwrite": "true"})
+        response.raise_for_status()
+        return str(response.json()["name"])
+
+    def listen(self, on_event: Callable[[Event], None] | None = None) -> Listener:
+        """A listener on the websocket: queue with its `client_id` within its `with` block."""
+        return Listener(self.url, on_event)
+
+    def _command(self, folder: Path) -> list[str]:
+        return [
+            *(sys.executable, str(LAUNCHER), str(folder)),
+            *("--cpu", "--disable-auto-launch"),
+            *("--base-directory", str(self.base_dir)),
+            *("--output-directory", str(self.output_dir)),
+            *("--database-url", f"sqlite:///{(self.base_dir / 'comfyui.db').as_posix()}"),
+            *("--listen", HOST, "--port", str(self.port)),
+            *self._args,
+        ]
+
+    def _launch(self, command: list[str]) -> subprocess.Popen[bytes]:
+        # In a process group of its own, so that Ctrl-C reaches only the caller, who then stops it in order.
+        group = 0
+        if sys.platform == "win32":
+            group = subprocess.CREATE_NEW_PROCESS_GROUP
+        with self.log_file.open("wb") as log:
+            return subprocess.Popen(
+                command,
+                cwd=self.base_dir,
+                env=self._env,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                creationflags=group,
+                start_new_session=True,
+            )
+
+    def _answers(self) -> bool:
+        try:
+            return self._request("GET", "/queue").ok
+        except requests.ConnectionError:
+            return False
+
+    def _wait_until(self, done: Callable[[], bool], timeout_s: float, what: str) -> None:
+        end_s = time.monotonic() + timeout_s
+        while not done():
+            if self.process.poll() is not None:
+                code = self.process.returncode
+                raise ComfyUIFailed(f"ComfyUI ended with code {code} before it could {what}.\n{self._tail()}")
+            if time.monotonic() > end_s:
+                raise TimeoutError(f"ComfyUI did not {what} within {timeout_s:g} s.\n{self._tail()}")
+            time.sleep(POLL_INTERVAL_S)
+
+    def _tail(self, lines: int = 30) -> str:
+        return "\n".join(self.log().splitlines()[-lines:])
+
+    def _get(self, path: str) -> Any:
+        response = self._request("GET", path)
+        response.raise_for_status()
+        return response.json()
+
+    def _request(self, method: str, path: str, **content: Any) -> requests.Response:
+        with requests.Session() as session:
+            # A proxy from the environment has no business with loopback.
+            session.trust_env = False
+            return session.request(method, self.url + path, timeout=REQUEST_TIMEOUT_S, **content)
+
+
+def problem(entry: Mapping[str, Any]) -> str | None:
+    """What went wrong with a prompt, in ComfyUI's words; None when it succeeded."""
+    status = entry.get("status") or {}
+    for kind, details in status.get("messages", []):
+        if kind == "execution_error":
+            return f"{details['node_type']}: {details['exception_message'].strip()}"
+        if kind == "execution_interrupted":
+            return "interrupted"
+    return None if status.get("status_str") == "success" else f"status {status.get('status_str')!r}"
+
+
+def child_environment(parent: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
+    """The environment for ComfyUI: `parent` without its OPENAI_* and DALLE2_* variables, and `added`.
+
+    Nobody's key is ever used unless the caller says so. PYTHONPATH goes too: it could hold this repository,
+    whose `nodes.py` would then stand in for ComfyUI's own.
+    """
+    dropped = ("OPENAI_", "DALLE2_", "PYTHONPATH", "NO_PROXY")
+    kept = {name: value for name, value in parent.items() if not name.upper().startswith(dropped)}
+    no_proxy = [value for name, value in parent.items() if name.upper() == "NO_PROXY" and value]
+    return {
+        **kept,
+        "NO_PROXY": ",".join([*no_proxy, HOST, "localhost"]),
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONUNBUFFERED": "1",
+        **added,
+    }
+
+
+def free_port(preferred: int = 0) -> int:
+    """A TCP port on loopback that nothing listens on: the preferred one, if it is free."""
+    with socket.socket() as probe:
+        if sys.platform != "win32":
+            # A port whose last owner has just gone is free. On Windows the option means something else.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, preferred))
+        except OSError:
+            return free_port()
+        return int(probe.getsockname()[1])
+
+
+def _send(process: subprocess.Popen[bytes], sig: signal.Signals) -> None:
+    if sys.platform == "win32" and sig == signal.SIGINT:
+        process.send_signal(signal.CTRL_BREAK_EVENT)
+    else:
+        process.send_signal(sig)

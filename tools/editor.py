@@ -1,0 +1,39 @@
+"""`python dev.py editor`: the demo's ComfyUI, left running for its editor in the browser until Ctrl-C.
+
+Its folder, `.comfyui`, is kept between runs, and with it the workflows that were saved in the editor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+
+from tools.comfyui import free_port
+from tools.demo import OUTPUT, PHOTO, DemoFailed, guarded, started
+from tools.package import ROOT
+from tools.workflows import example_photo
+
+USUAL_PORT = 8188
+
+
+def main() -> int:
+    return guarded(editor)
+
+
+def editor() -> None:
+    """Run until Ctrl-C. Raises DemoFailed when ComfyUI ends by itself."""
+    with started(ROOT / ".comfyui", free_port(USUAL_PORT)) as comfyui:
+        comfyui.upload(PHOTO, example_photo())
+        print(f"The editor: {comfyui.url}")
+        print(f"Pictures go to {OUTPUT}; {PHOTO} is there to be loaded; the log is {comfyui.log_file}.")
+        print("Ctrl-C stops it.", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while comfyui.process.poll() is None:
+                time.sleep(0.5)
+            raise DemoFailed(f"ComfyUI ended by itself; its log is {comfyui.log_file}.")
+    print("Stopped.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""This repository as a ComfyUI package: loaded under one fixed name, copied as an installation holds it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parent.parent
+ALIAS = "dalle2"
+
+DEVELOPMENT_SCRIPTS = frozenset({"dev.py", "noxfile.py"})
+FILES = ("pyproject.toml", "requirements.txt", "README.md", "CHANGELOG.md", "LICENSE", ".env.example")
+FOLDERS = ("web", "locales", "example_workflows")
+
+
+def load_package() -> ModuleType:
+    """Load the repository's root as the module `dalle2`, the way ComfyUI loads it; once per process.
+
+    The name of the folder does not matter: it need not be a Python identifier.
+    """
+    if ALIAS in sys.modules:
+        return sys.modules[ALIAS]
+    init = ROOT / "__init__.py"
+    spec = importlib.util.spec_from_file_location(ALIAS, init, submodule_search_locations=[str(ROOT)])
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot load {init}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[ALIAS] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[ALIAS]
+        raise
+    return module
+
+
+def modules(root: Path = ROOT) -> Iterator[Path]:
+    """The package's own modules: the root's Python files less the scripts for developers."""
+    return (path for path in sorted(root.glob("*.py")) if path.name not in DEVELOPMENT_SCRIPTS)
+
+
+def copy_package(destination: Path, root: Path = ROOT) -> Path:
+    """Copy to `destination` what an installation holds, and return `destination`.
+
+    What to take is a list, not what to leave: a `.env` with somebody's key can then never come along.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    for path in (*modules(root), *(root / name for name in FILES)):
+        if path.is_file():
+            shutil.copy2(path, destination)
+    for folder in FOLDERS:
+        if (root / folder).is_dir():
+            ignore = shutil.ignore_patterns("__pycache__", ".*")
+            shutil.copytree(root / folder, destination / folder, ignore=ignore, dirs_exist_ok=True)
+    return destination
