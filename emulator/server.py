@@ -1,0 +1,155 @@
+"""The emulator as an object: a server in a thread of its own, its settings, its log and its faults."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+
+from aiohttp import web
+
+from .app import House, build_app
+from .faults import Fault
+from .flavours import FLAVOURS, RELEASES
+from .knobs import Knobs
+from .records import RequestLog, RequestRecord
+
+# How long requests may go on when the emulator stops; most of them hang on purpose.
+_GRACE_S = 0.1
+
+
+class Emulator(Knobs):
+    """A development server on loopback that speaks the OpenAI Images API as `server`, a name of `FLAVOURS`.
+
+    Use it as a context manager. `models` names what it has, by itself or with release times (Unix seconds);
+    `api_key` None lets everyone in; without `keep_files` the log drops the bytes of uploads.
+    Raises ValueError for an unknown server, OSError when the port is taken.
+    """
+
+    def __init__(
+        self,
+        server: str = "openai",
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        api_key: str | None = "sk-emulated",
+        delay_s: float = 0.0,
+        models: Sequence[str] | Mapping[str, int] | None = None,
+        keep_files: bool = True,
+    ) -> None:
+        if server not in FLAVOURS:
+            raise ValueError(f"unknown server {server!r}; known are {', '.join(FLAVOURS)}")
+        super().__init__(delay_s)
+        self.server = server
+        self.host = host
+        self.port = port
+        self.api_key = api_key
+        self._log = RequestLog(keep_files=keep_files)
+        self._house = House(server, self, api_key, _models_of(server, models), self._log)
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped: asyncio.Event | None = None
+
+    def __enter__(self) -> Emulator:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Serve, and return when the port is open. Raises OSError when it cannot be."""
+        opened: Future[int] = Future()
+        self._thread = threading.Thread(target=self._run, args=(opened,), name="emulator", daemon=True)
+        self._thread.start()
+        self.port = opened.result()
+
+    def stop(self) -> None:
+        """Stop at once; requests that hang are cut off. Does nothing when it is not running."""
+        if self._thread is None or self._loop is None or self._stopped is None:
+            return
+        self._loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join()
+        self._thread = self._loop = self._stopped = None
+
+    def _run(self, opened: Future[int]) -> None:
+        try:
+            asyncio.run(self._serve(opened))
+        finally:
+            # Nobody should wait for a thread that died before it could open the port.
+            opened.cancel()
+
+    async def _serve(self, opened: Future[int]) -> None:
+        runner = web.AppRunner(build_app(self._house), access_log=None, handle_signals=False, shutdown_timeout=_GRACE_S)
+        try:
+            await runner.setup()
+            await web.TCPSite(runner, self.host, self.port).start()
+        except OSError as err:
+            await runner.cleanup()
+            opened.set_exception(err)
+            return
+        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
+        opened.set_result(runner.addresses[0][1])
+        await self._stopped.wait()
+        await runner.cleanup()
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        """What OPENAI_BASE_URL should be for this server."""
+        path = "/v1" if self.server == "comfy" else FLAVOURS[self.server].base_path
+        return f"{self.origin}{path}"
+
+    @property
+    def comfy_base(self) -> str:
+        """What ComfyUI's --comfy-api-base should be; served by "openai" and "comfy"."""
+        return self.origin
+
+    @property
+    def requests(self) -> tuple[RequestRecord, ...]:
+        """Every request so far, in order of arrival."""
+        return self._log.snapshot()
+
+    @property
+    def posts(self) -> tuple[RequestRecord, ...]:
+        """The requests that asked for pictures, whether or not they got any."""
+        return tuple(r for r in self._log.snapshot() if r.method == "POST" and "/images/" in r.path)
+
+    @property
+    def paid_pictures(self) -> int:
+        """How many pictures have been billed since the start or the last `clear`."""
+        return self._log.paid_pictures
+
+    def clear(self) -> None:
+        """Empty the log and drop the faults that have not struck."""
+        self._log.clear()
+        self._house.faults.clear()
+
+    def fail(self, fault: Fault) -> None:
+        """Let something go wrong with the next request of the fault's route, after the faults before it."""
+        self._house.faults.add(fault)
+
+    def fail_at_random(self, faults: Sequence[Fault], probability: float, seed: int) -> None:
+        """Let each request fail with one of `faults` by chance; how often a fault may strike is ignored."""
+        self._house.faults.at_random(faults, probability, seed)
+
+
+def _models_of(server: str, models: Sequence[str] | Mapping[str, int] | None) -> dict[str, Mapping[str, int]]:
+    """Return the models of each flavour served: OpenAI and Comfy.org's proxy always come together."""
+    served = ("openai", "comfy") if server in ("openai", "comfy") else (server,)
+    return {name: _with_releases(FLAVOURS[name].models if models is None else models) for name in served}
+
+
+def _with_releases(models: Sequence[str] | Mapping[str, int]) -> Mapping[str, int]:
+    if isinstance(models, Mapping):
+        return dict(models)
+    newest = max(RELEASES.values())
+    return {name: RELEASES.get(name, newest + place) for place, name in enumerate(models, 1)}
