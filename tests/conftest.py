@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,17 @@ from tools.comfyui import ComfyUI
 from tools.package import load_package
 
 load_package()
+
+
+@pytest.fixture(autouse=True)
+def nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the environment nor the `.env` of whoever runs the tests counts in them."""
+    from dalle2.backends import Settings
+
+    for name in os.environ:
+        if name.upper().startswith(("OPENAI_", "DALLE2_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
 
 
 @pytest.fixture(scope="session")

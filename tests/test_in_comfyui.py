@@ -317,7 +317,7 @@ def test_the_node_tells_what_it_does_and_shows_each_picture(own_key: Stage) -> N
 
 @pytest.fixture(scope="module")
 def other_comfyui(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float]:
-    """The log of a ComfyUI that has its own partner nodes, and the seconds it takes to stop when it has nothing to do."""
+    """The log of a ComfyUI that has partner nodes of its own, and the seconds it takes to stop when idle."""
     with ComfyUI(tmp_path_factory.mktemp("api-nodes"), api_nodes=True) as comfyui:
         return comfyui.log(), comfyui.stop(signal.SIGINT)
 

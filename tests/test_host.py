@@ -1,0 +1,168 @@
+"""A call beside the event loop, outside of ComfyUI; `test_in_comfyui` has the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+
+import pytest
+
+from dalle2 import host
+
+
+def finished(calls: list[bool], expected: int) -> list[bool]:
+    """`calls`, once there are as many as expected: what a thread left behind does is not awaited by anybody."""
+    end_s = time.monotonic() + 5
+    while len(calls) < expected and time.monotonic() < end_s:
+        time.sleep(0.005)
+    return calls
+
+
+def test_the_result_of_the_call_is_returned() -> None:
+    assert asyncio.run(host.run_beside_loop(lambda: 42, "1")) == 42
+
+
+def test_an_error_of_the_call_is_raised_after_the_first_await() -> None:
+    async def look() -> bool:
+        task = asyncio.ensure_future(host.run_beside_loop(lambda: 1 // 0, "1"))
+        await asyncio.sleep(0)
+        was_pending = not task.done()
+        with pytest.raises(ZeroDivisionError):
+            await task
+        return was_pending
+
+    assert asyncio.run(look())
+
+
+def test_the_event_loop_is_free_while_the_call_blocks() -> None:
+    release = threading.Event()
+
+    async def look() -> bool:
+        task = asyncio.ensure_future(host.run_beside_loop(lambda: release.wait(5), "1"))
+        await asyncio.sleep(0.01)
+        release.set()
+        return await task
+
+    assert asyncio.run(look())
+
+
+def test_a_prompt_that_ends_early_is_not_held_up_by_the_call() -> None:
+    release = threading.Event()
+
+    async def end_early() -> None:
+        asyncio.ensure_future(host.run_beside_loop(lambda: release.wait(30), "1"))  # noqa: RUF006 - left behind on purpose
+        await asyncio.sleep(0.05)
+
+    started_s = time.monotonic()
+    asyncio.run(end_early())
+    assert time.monotonic() - started_s < 5
+    release.set()
+
+
+def test_the_call_knows_its_run_and_hears_of_a_cancel() -> None:
+    heard: list[bool] = []
+
+    def call() -> None:
+        with host.current_run() as run:
+            heard.append(run.pause(5))
+
+    async def cancel() -> None:
+        task = asyncio.ensure_future(host.run_beside_loop(call, "1"))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+    assert finished(heard, 1) == [True]
+
+
+def test_a_run_is_over_as_delivered_when_its_result_was_taken() -> None:
+    over: list[bool] = []
+
+    def call() -> None:
+        with host.current_run() as run:
+            run.when_over(over.append)
+        assert over == []
+
+    asyncio.run(host.run_beside_loop(call, "1"))
+    assert over == [True]
+
+
+def test_a_run_that_is_left_behind_is_over_once_its_call_ends() -> None:
+    over: list[bool] = []
+    release = threading.Event()
+
+    def call() -> None:
+        with host.current_run() as run:
+            run.when_over(over.append)
+            release.wait(5)
+
+    async def cancel() -> None:
+        task = asyncio.ensure_future(host.run_beside_loop(call, "1"))
+        await asyncio.sleep(0.02)
+        task.cancel()
+
+    asyncio.run(cancel())
+    assert over == []
+    release.set()
+    assert finished(over, 1) == [False]
+
+
+def test_the_calls_of_one_node_are_delivered_together_or_not_at_all() -> None:
+    over: list[bool] = []
+
+    def good() -> None:
+        with host.current_run() as run:
+            run.when_over(over.append)
+
+    def bad() -> None:
+        time.sleep(0.15)
+        raise ValueError("no")
+
+    async def both() -> list[BaseException | None]:
+        calls = [host.run_beside_loop(good, "1"), host.run_beside_loop(bad, "1")]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    good_result, bad_result = asyncio.run(both())
+    assert good_result is None and isinstance(bad_result, ValueError)
+    assert over == [False]
+
+
+def test_nodes_do_not_share_their_fate() -> None:
+    over: list[bool] = []
+
+    def good() -> None:
+        with host.current_run() as run:
+            run.when_over(over.append)
+
+    async def both() -> None:
+        calls = [host.run_beside_loop(good, "1"), host.run_beside_loop(lambda: 1 // 0, "2")]
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    asyncio.run(both())
+    assert over == [True]
+
+
+@pytest.mark.parametrize(("fails", "delivered"), [(False, True), (True, False)])
+def test_a_call_from_plain_python_is_a_run_of_its_own(fails: bool, delivered: bool) -> None:
+    over: list[bool] = []
+    try:
+        with host.current_run() as run:
+            run.when_over(over.append)
+            run.say("nobody sees this")
+            run.publish()
+            if fails:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    assert over == [delivered]
+
+
+def test_outside_of_comfyui_the_base_is_comfy_orgs_and_no_node_is_shadowed(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        host.warn_if_shadowed("OpenAIDalle2")
+    assert host.comfy_api_base() == "https://api.comfy.org"
+    assert not caplog.records
