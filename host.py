@@ -204,7 +204,8 @@ def warn_if_shadowed(node_id: str) -> None:
     if node_id in getattr(_module("nodes"), "NODE_CLASS_MAPPINGS", {}):
         log.warning(
             "This ComfyUI still has its own node %s, which no longer works, and ignores the one of this package. "
-            "Start ComfyUI with --disable-api-nodes, or update it to 0.34.6 or later.",
+            "Update ComfyUI to 0.34.6 or later, or start it with --disable-api-nodes (then with a key of your own, as "
+            "nobody can sign in).",
             node_id,
         )
 

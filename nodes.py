@@ -53,16 +53,16 @@ class OpenAIDalle2:
                         "step": 1,
                         "display": "number",
                         "control_after_generate": True,
-                        "tooltip": "Another number makes the node run again. It is not sent: no model takes a seed, "
-                        "and the same seed gives another picture each time.",
+                        "tooltip": "Another number makes the node run again. It is not sent, so it does not make a "
+                        "model repeat a picture.",
                     },
                 ),
                 "size": (
                     list(SIZES),
                     {
                         "default": "1024x1024",
-                        "tooltip": "Width x height of each picture; of an edit, its long side. Models of today draw "
-                        "1024x1024, and smaller ones are scaled down from that at the same price.",
+                        "tooltip": "Width x height of each picture; of an edit, its long side. OpenAI's models of "
+                        "today draw 1024x1024; smaller pictures are scaled down from that, at the same price.",
                     },
                 ),
                 "n": (
@@ -101,6 +101,7 @@ class OpenAIDalle2:
         return EMPTY_PROMPT if prompt is not None and not prompt.strip() else True
 
     RETURN_TYPES = ("IMAGE",)
+    OUTPUT_TOOLTIPS = ("All pictures as one batch, those of the first image first.",)
     FUNCTION = "run"
     CATEGORY = "api node/image/openai"
     DESCRIPTION = (
