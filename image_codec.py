@@ -7,8 +7,11 @@ the nearest; nothing is dropped in silence: what does not fit raises ValueError 
 
 from __future__ import annotations
 
+import struct
 import threading
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from typing import TypeAlias
 
@@ -18,12 +21,37 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from .png import write_png
+from .tensors import resize, resize_mask, single_image, single_mask, with_alpha, within
+from .threads import WORKERS, side_by_side
+
 MAX_PIXELS = 1536 * 1024  # of a picture that goes out; more would only cost time, no model draws from it
-MAX_DECODED_PIXELS = 40_000_000  # of a picture that comes in: 4.8 times the largest that OpenAI draws
+MAX_DECODED_PIXELS = 4096 * 4096  # of a picture that comes in: twice the largest that OpenAI draws
 THUMBNAIL_SIDE_PX = 512
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 Pixels: TypeAlias = NDArray[np.uint8]  # [H,W,C]
+
+# What Pillow lets out about bytes that are no picture, or a damaged one: its parsers stumble in many ways.
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Warning,  # where the process has made errors of them
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+_decoding = threading.BoundedSemaphore(WORKERS)  # in the whole process: it bounds the memory of many downloads
 
 
 class PictureError(ValueError):
@@ -40,9 +68,9 @@ def encode_rgba_png(image: Tensor, mask: Tensor | None = None) -> bytes:
     pixels = single_image(image)
     size = within(MAX_PIXELS, *pixels.shape[:2])
     if mask is None:
-        return _png(with_alpha(resize(pixels[None], *size)[0]))
-    alpha = 1 - resize_mask(single_mask(mask, pixels.shape[:2]), *size)
-    return _png(torch.cat((resize(pixels[None, ..., :3], *size)[0], alpha[..., None]), dim=-1))
+        return _png(*_planes(with_alpha(resize(pixels[None], *size)[0])))
+    alpha = 1 - resize_mask(single_mask(mask, pixels.shape[:2]), *size).numpy()
+    return _png(*_planes(resize(pixels[None, ..., :3], *size)[0]), alpha)
 
 
 def encode_mask_png(mask: Tensor) -> bytes:
@@ -52,23 +80,21 @@ def encode_mask_png(mask: Tensor) -> bytes:
     `mask` is `[1,H,W]` or `[H,W]`; it is scaled down as `encode_rgba_png` scales the image. Raises ValueError likewise.
     """
     values = single_mask(mask)
-    edit = (resize_mask(values, *within(MAX_PIXELS, *values.shape)) > 0).float()
-    return _png(torch.stack((edit, edit, edit, 1 - edit), dim=-1))
+    edit = (resize_mask(values, *within(MAX_PIXELS, *values.shape)).numpy() > 0).astype(np.float32)
+    return _png(edit, edit, edit, 1 - edit)
 
 
 def decode_images(pictures: Sequence[bytes]) -> Tensor:
     """PNG, JPEG or WebP files as one tensor `[N,H,W,C]`, float32, 0..1, all of them in the size of the first.
 
-    C is 4 if any picture has transparency, else 3. Raises PictureError for bytes that are no such picture, for one of
-    more than `MAX_DECODED_PIXELS`, and for no pictures at all.
+    C is 4 if any picture has transparency, else 3; of an animation, the first picture counts. Raises PictureError for
+    bytes that are no such picture, for one of more than `MAX_DECODED_PIXELS`, and for no pictures at all.
     """
     if not pictures:
         raise PictureError("There is no picture to decode.")
-    first = _decode(pictures[0])
-    batch = PictureBatch(len(pictures), *first.shape[:2])
-    batch.fill(0, first)
-    for index in range(1, len(pictures)):
-        batch.put(index, pictures[index])
+    with _opened(pictures[0]) as first:
+        batch = PictureBatch(len(pictures), first.height, first.width)
+    side_by_side(lambda index: batch.put(index, pictures[index]), range(len(pictures)), limit=WORKERS)
     return batch.tensor
 
 
@@ -80,126 +106,99 @@ class PictureBatch:
 
     def __init__(self, count: int, height: int, width: int) -> None:
         self.tensor = torch.empty(count, height, width, 3)
+        self._filled: list[int] = []
         self._lock = threading.Lock()
 
     def put(self, index: int, picture: bytes) -> None:
         """Decode a file into its place, scaled to the batch's size. Raises PictureError."""
-        self.fill(index, _decode(picture))
-
-    def fill(self, index: int, pixels: Pixels) -> None:
-        """Write pixels `[H,W,3|4]`, uint8, into their place."""
-        size = tuple(self.tensor.shape[1:3])
-        scaled = None if pixels.shape[:2] == size else resize(torch.from_numpy(_as_floats(pixels))[None], *size)[0]
-        with self._lock:
-            if pixels.shape[2] > self.tensor.shape[3]:
-                self.tensor = with_alpha(self.tensor)
-            place = self.tensor[index]
-            if scaled is None:
-                _as_floats(pixels, out=place.numpy()[..., : pixels.shape[2]])
-            else:
-                place[..., : scaled.shape[2]] = scaled
-            place[..., pixels.shape[2] :] = 1
+        height, width = self.tensor.shape[1:3]
+        with _decoding:
+            pixels = _decode(picture)
+            if pixels.shape[:2] != (height, width):
+                pixels = _as_bytes(resize(torch.from_numpy(_as_floats(pixels))[None], height, width)[0].numpy())
+            with self._lock:
+                self._fill(index, pixels)
 
     def thumbnail(self, index: int) -> Image.Image:
         """A picture of the batch in about `THUMBNAIL_SIDE_PX`, to be looked at."""
         pixels = self.tensor[index]
         step = max(1, max(pixels.shape[:2]) // THUMBNAIL_SIDE_PX)
-        return Image.fromarray((pixels[::step, ::step] * 255).round().to(torch.uint8).numpy())
+        return Image.fromarray(_as_bytes(pixels[::step, ::step].numpy()))
+
+    def _fill(self, index: int, pixels: Pixels) -> None:
+        channels = pixels.shape[2]
+        if channels > self.tensor.shape[3]:
+            self._add_alpha()
+        place = self.tensor[index].numpy()
+        _as_floats(pixels, out=place[..., :channels])
+        place[..., channels:] = 1
+        self._filled.append(index)
+
+    def _add_alpha(self) -> None:
+        tensor = torch.empty(*self.tensor.shape[:3], 4)
+        for index in self._filled:
+            tensor[index] = with_alpha(self.tensor[index])
+        self.tensor = tensor
 
 
-def resize(images: Tensor, height: int, width: int) -> Tensor:
-    """`[B,H,W,C]` scaled to `[B,height,width,C]` by an antialiasing bicubic filter, within 0..1; alpha weighs colour.
-
-    A batch that has the size already is returned as it is.
-    """
-    if images.shape[1:3] == (height, width):
-        return images
-    if images.shape[3] == 4:
-        alpha = resize(images[..., 3:], height, width)
-        colour = _interpolate(images[..., :3] * images[..., 3:], height, width)
-        return torch.cat(((colour / alpha.clamp(min=1 / 255)).clamp(0, 1), alpha), dim=-1)
-    return _interpolate(images, height, width).clamp(0, 1)
+def _planes(image: Tensor) -> NDArray[np.float32]:
+    """`[H,W,C]` as `[C,H,W]`, the same memory."""
+    return np.moveaxis(image.numpy(), -1, 0)
 
 
-def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    """`[H,W]` scaled to `[height,width]` by an antialiasing filter that paints nothing outside of the painted part."""
-    if mask.shape == (height, width):
-        return mask
-    scaled = torch.nn.functional.interpolate(mask[None, None], (height, width), mode="bilinear", antialias=True)
-    return scaled[0, 0].clamp(0, 1)
+def _png(*planes: NDArray[np.float32]) -> bytes:
+    """The PNG file of red, green, blue and alpha, each `[H,W]`."""
+    pixels = np.empty((*planes[0].shape, 4), np.uint8)
+
+    def fill(channel: int) -> None:
+        pixels[..., channel] = _as_bytes(planes[channel])
+
+    side_by_side(fill, range(4), limit=WORKERS)
+    return write_png(pixels)
 
 
-def with_alpha(image: Tensor) -> Tensor:
-    """`[...,3|4]` as `[...,4]`: opaque where there was no alpha."""
-    return image if image.shape[-1] == 4 else torch.cat((image, torch.ones_like(image[..., :1])), dim=-1)
-
-
-def within(pixels: int, height: int, width: int) -> tuple[int, int]:
-    """The height and width of at most that many pixels, shape kept, that a picture is scaled down to."""
-    scale = min(1.0, (pixels / (height * width)) ** 0.5)
-    return max(1, int(height * scale)), max(1, int(width * scale))
-
-
-def single_image(image: Tensor) -> Tensor:
-    """The image as `[H,W,3|4]` float32 on the CPU, 0..1. Raises ValueError, naming the shape, for anything else."""
-    pixels = _single(image, rank=3, name="image", expected="[1,H,W,3] or [1,H,W,4]")
-    if pixels.shape[2] not in (3, 4):
-        raise ValueError(f"An image needs 3 or 4 channels; this one has the shape {list(image.shape)}.")
-    return pixels
-
-
-def single_mask(mask: Tensor, size: Sequence[int] | None = None) -> Tensor:
-    """The mask as `[H,W]` float32 on the CPU, 0..1, of the given (height, width). Raises ValueError otherwise."""
-    values = _single(mask, rank=2, name="mask", expected="[1,H,W]")
-    if size is not None and tuple(values.shape) != tuple(size):
-        raise ValueError(
-            f"Mask and Image must be the same size: the mask is {values.shape[1]}x{values.shape[0]}, the image "
-            f"{size[1]}x{size[0]} (width x height). Resize one of them before this node."
-        )
-    return values
-
-
-def _single(tensor: Tensor, *, rank: int, name: str, expected: str) -> Tensor:
-    shape = list(tensor.shape)
-    single = tensor[0] if len(shape) == rank + 1 and shape[0] == 1 else tensor
-    if single.ndim != rank or 0 in shape:
-        raise ValueError(f"One {name} must be {expected}; this one has the shape {shape}.")
-    if not tensor.is_floating_point():
-        raise ValueError(
-            f"The {name} must hold floating-point numbers of 0..1; this one of shape {shape} is {tensor.dtype}."
-        )
-    values = single.detach().to("cpu", torch.float32)
-    if values.isnan().any():
-        raise ValueError(f"The {name} of shape {shape} holds NaN (not a number). Look at the node that made it.")
-    return values.clamp(0, 1)
-
-
-def _interpolate(images: Tensor, height: int, width: int) -> Tensor:
-    channels_first = images.movedim(-1, 1)
-    scaled = torch.nn.functional.interpolate(channels_first, (height, width), mode="bicubic", antialias=True)
-    return scaled.movedim(1, -1)
-
-
-def _png(pixels: Tensor) -> bytes:
-    file = BytesIO()
-    Image.fromarray((pixels * 255).round().to(torch.uint8).numpy()).save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
-def _decode(picture: bytes) -> Pixels:
-    """The pixels `[H,W,3|4]` of a file, uint8; 4 channels only where something is transparent."""
+@contextmanager
+def _opened(picture: bytes) -> Iterator[Image.Image]:
+    """A file whose header was read and found acceptable; what goes wrong in the block, too, becomes PictureError."""
     try:
         with Image.open(BytesIO(picture), formats=FORMATS) as file:
             if file.width * file.height > MAX_DECODED_PIXELS:
                 raise PictureError(f"A picture of {file.width}x{file.height} pixels came, which is too large to open.")
-            array = np.asarray(file.convert("RGBA" if file.has_transparency_data else "RGB"))
+            yield file
     except PictureError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as err:
-        raise PictureError(f"What came is no PNG, JPEG or WebP picture: {err}") from err
-    return array[..., :3] if array.shape[2] == 4 and (array[..., 3] == 255).all() else array
+    except UNREADABLE as err:
+        raise PictureError(
+            f"What came is no PNG, JPEG or WebP picture, or a damaged one ({len(picture)} bytes)."
+        ) from err
+
+
+def _decode(picture: bytes) -> Pixels:
+    """The pixels `[H,W,3|4]` of a file; 4 channels only where something is transparent."""
+    with _opened(picture) as file:
+        if file.mode.startswith("I"):
+            return _grey_of_16_bits(np.asarray(file))
+        mode = "RGBA" if file.has_transparency_data else "RGB"
+        array = np.asarray(file if file.mode == mode else file.convert(mode))
+    return array[..., :3] if array.shape[2] == 4 and array[..., 3].min() == 255 else array
+
+
+def _grey_of_16_bits(values: NDArray[np.uint16]) -> Pixels:
+    # Pillow would cut off what is above 255, not scale it.
+    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+# In numpy, since these run in several threads, and torch would start as many threads again in each.
+
+
+def _as_bytes(values: NDArray[np.float32]) -> Pixels:
+    """0..1 as 0..255, rounded."""
+    scaled = values * np.float32(255)
+    scaled += np.float32(0.5)
+    return scaled.astype(np.uint8)  # which truncates
 
 
 def _as_floats(pixels: Pixels, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    # Division, because a multiplication by 1/255 is off by one bit for 126 of the 256 values.
+    """0..255 as 0..1, by division: a multiplication by 1/255 is off by one bit for 126 of the 256 values."""
     return np.true_divide(pixels, 255, out=out, dtype=np.float32)

@@ -6,24 +6,19 @@ and a soft mask blends by its value. A picture that is not square is padded by r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from math import isqrt
 
 import torch
 from torch import Tensor
 
-from .image_codec import (
-    encode_mask_png,
-    encode_rgba_png,
-    resize,
-    resize_mask,
-    single_image,
-    single_mask,
-    with_alpha,
-    within,
-)
+from .image_codec import MAX_PIXELS, encode_mask_png, encode_rgba_png
+from .tensors import resize, resize_mask, single_image, single_mask, with_alpha, within
 
-MIN_SIDE_PX = 16  # of an image: what is smaller holds nothing that a model could go by
+# Of an image. No server tells its minimum; 16 pixels are the unit in which today's models measure a picture.
+MIN_SIDE_PX = 16
+MAX_SENT_SIDE_PX = isqrt(MAX_PIXELS)
 
 NEEDS_BOTH = "Dall-E 2 image editing requires an image AND a mask"
 NOTHING_PAINTED = (
@@ -45,14 +40,16 @@ class Edit:
 
         The image's alpha is 1 - mask, or 1 when `opaque`. Where compression is not enough, both are scaled down.
         """
-        image, mask = self._squared
+        image, mask = self._squared()
+        pixels = mask.numel()
         while True:
-            pair = encode_rgba_png(image[..., :3], None if opaque else mask), encode_mask_png(mask)
+            size = within(pixels, *mask.shape)
+            scaled = resize_mask(mask, *size)
+            pair = encode_rgba_png(resize(image, *size), None if opaque else scaled), encode_mask_png(scaled)
             excess = max(map(len, pair)) / max_bytes
             if excess < 1:
                 return pair
-            size = within(int(mask.numel() / excess * 0.9), *mask.shape)
-            image, mask = resize(image[None], *size)[0], resize_mask(mask, *size)
+            pixels = int(pixels / excess * 0.9)
 
     def restore(self, drawn: Tensor) -> Tensor:
         """What was drawn, `[N,side,side,C]`, cropped to the original's shape, the original put back where not masked.
@@ -60,33 +57,51 @@ class Edit:
         Returns `[N,h,w,C]`. Where the mask is 0, the original's values are returned untouched (scaled, where the long
         side was not `side` already).
         """
-        height, width = self._answer_size
-        top, left = (self.side - height) // 2, (self.side - width) // 2
+        height, width = _fitted(self.mask.shape, self.side)
+        sent = self._sent_size
+        top, left = (round(_padding(length, max(sent)) * self.side / max(sent)) for length in sent)
         new = drawn[:, top : top + height, left : left + width]
         old, mask = resize(self.image[None], height, width), resize_mask(self.mask, height, width)
         if new.shape[-1] != old.shape[-1]:
             new, old = with_alpha(new), with_alpha(old)
-        return torch.lerp(old, new, mask[None, ..., None])
+        return _blended(old, new, mask[None, ..., None])
 
     @property
-    def _answer_size(self) -> tuple[int, int]:
-        height, width = self.mask.shape
-        scale = self.side / max(height, width)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+    def _sent_size(self) -> tuple[int, int]:
+        """Height and width of the image inside of the square files."""
+        return _fitted(self.mask.shape, min(max(self.mask.shape), MAX_SENT_SIDE_PX))
 
-    @cached_property
     def _squared(self) -> tuple[Tensor, Tensor]:
-        """Image and mask, padded to a square by repeating their edges."""
-        height, width = self.mask.shape
-        side = max(height, width)
-        rows = _centred(height, side)
-        columns = _centred(width, side)
-        return self.image[rows][:, columns], self.mask[rows][:, columns]
+        """Image `[1,S,S,3]` and mask `[S,S]`, padded to a square by repeating their edges."""
+        height, width = self._sent_size
+        rows, columns = (_padded_indices(length, max(height, width)) for length in (height, width))
+        image = resize(self.image[None, ..., :3], height, width)
+        return image[:, rows][:, :, columns], resize_mask(self.mask, height, width)[rows][:, columns]
 
 
-def _centred(length: int, side: int) -> Tensor:
+def _blended(old: Tensor, new: Tensor, mask: Tensor) -> Tensor:
+    """`old` where the mask is 0, `new` where it is 1, a mixture by its value between; alpha weighs colour."""
+    if old.shape[-1] == 3:
+        return torch.lerp(old, new, mask)
+    alpha = torch.lerp(old[..., 3:], new[..., 3:], mask)
+    share = (mask * new[..., 3:] / alpha.clamp(min=1 / 255**2)).clamp(max=1)
+    return torch.cat((torch.lerp(old[..., :3], new[..., :3], share), alpha), dim=-1)
+
+
+def _fitted(size: Sequence[int], long_side: int) -> tuple[int, int]:
+    """Height and width of something that has this size when its long side is made `long_side`."""
+    height, width = (max(1, round(length * long_side / max(size))) for length in size)
+    return height, width
+
+
+def _padding(length: int, side: int) -> int:
+    """How much is added before a row or column of `length` to make it `side`; the rest is added behind it."""
+    return (side - length) // 2
+
+
+def _padded_indices(length: int, side: int) -> Tensor:
     """For each of `side` places the index of 0..length-1 that is shown there, the ends repeated."""
-    return (torch.arange(side) - (side - length) // 2).clamp(0, length - 1)
+    return (torch.arange(side) - _padding(length, side)).clamp(0, length - 1)
 
 
 def edits_of(image: Tensor | None, mask: Tensor | None, side: int) -> list[Edit]:
@@ -109,8 +124,10 @@ def edits_of(image: Tensor | None, mask: Tensor | None, side: int) -> list[Edit]
 
 def _batch(tensor: Tensor, rank: int, name: str) -> Tensor:
     batch = tensor[None] if tensor.ndim == rank - 1 else tensor
-    if batch.ndim != rank or not len(batch):
-        raise ValueError(f"The {name} has the shape {list(tensor.shape)}, where {rank} dimensions were expected.")
+    if batch.ndim != rank or 0 in batch.shape:
+        raise ValueError(
+            f"The {name} has the shape {list(tensor.shape)}, where {rank} dimensions were expected, none of them 0."
+        )
     return batch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
@@ -9,6 +10,17 @@ from typing import TypeVar
 
 X = TypeVar("X")
 Y = TypeVar("Y")
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # the cores of this process, where they can be less than the machine's
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+# How many threads are worth starting for work that computes: one a core. More than 4 would take memory and the cores
+# of the rest of ComfyUI for what is short already.
+WORKERS = min(4, _cores())
 
 
 def side_by_side(work: Callable[[X], Y], items: Sequence[X], *, limit: int) -> list[Y]:
