@@ -15,33 +15,39 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 from requests.auth import AuthBase
 
-from .errors import CHARGED, StatusError, UnusableAnswer
+from .errors import CHARGED, CONDITIONS, DOWNLOADS, Condition, StatusError, UnusableAnswer, request_id_line
 from .models import ErrorDetail, ImageRequest, ImagesResponse, ModelEntry, ModelList, Picture, shortened
 from .retry import Retrier
-from .transport import Link, read, read_some
+from .transport import Link, PrivateAddress, is_public, read, read_some
 
 MAX_ANSWER_BYTES = 128 * 2**20  # ten pictures of 9 MiB in base64: an incompressible 1536 x 1536 each
 MAX_ERROR_BYTES = 64 * 2**10  # an error is read only as far as its first sentences
 MAX_DOWNLOAD_BYTES = 32 * 2**20  # one picture: an incompressible RGBA of 2896 x 2896
+MAX_LISTING_BYTES = 2 * 2**20  # the longest list of models, of a gateway to everything, has a quarter of that
+MAX_URL_CHARACTERS = 8192  # as much as most servers accept
+DOWNLOAD_READ_TIMEOUT_S = 60.0  # a file that lies ready keeps nobody waiting as a picture does that is being drawn
 LISTING_TIMEOUT_S = 10.0
 MAX_REDIRECTS = 5  # of a download; a POST follows none
 MIN_SECRET_CHARACTERS = 8  # shorter parts of a header, such as "Bearer", are words
 
+# What looks like a key although it is not ours whole: OpenAI repeats the ends of one, with asterisks between.
+SOMEBODYS_KEY = r"\b(?:sk|comfyui)-[\w*.-]{4,}|[\w-]{0,64}\*{3,}[\w*-]{0,64}"
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What the API sent for one call: pictures (bytes or URLs), `request_id`, and the `credits` used if it says so."""
+    """What the API sent for one `request`: pictures (bytes or URLs), and the `credits` used if it says so."""
 
+    request: ImageRequest
     pictures: tuple[Picture, ...]
-    request_id: str = ""
     credits: float | None = None
 
 
@@ -76,16 +82,17 @@ class ImagesClient:
         retrier: Retrier | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
-        self._origin = _origin(base_url)
+        self._origin = _origin(_as_sent(base_url))
         self._key = _Headers(headers or {})
-        self._secrets = _secrets(headers or {})
+        self._hide = _hider(headers or {})
         self._params = dict(params or {})
         self._signed_in = signed_in
         self._retrier = retrier or Retrier()
-        timeout_s = (connect_timeout_s, read_timeout_s)
+        self._timeout_s = (connect_timeout_s, read_timeout_s)
+        self._download_timeout_s = (connect_timeout_s, min(read_timeout_s, DOWNLOAD_READ_TIMEOUT_S))
         total_s = connect_timeout_s + 1.5 * read_timeout_s
-        self._api = Link(timeout_s=timeout_s, total_s=total_s)
-        self._web = Link(timeout_s=timeout_s, total_s=total_s, public_only=True)
+        self._api = Link(timeout_s=self._timeout_s, total_s=total_s)
+        self._web = Link(timeout_s=self._download_timeout_s, total_s=total_s, public_only=True)
 
     def __enter__(self) -> ImagesClient:
         return self
@@ -96,20 +103,22 @@ class ImagesClient:
 
     def generate(self, request: ImageRequest) -> Answer:
         """Pictures from a prompt. Raises ImagesApiError."""
-        return self._post("/images/generations", json=request.fields())
+        return self._post(request, "/images/generations", json=request.fields())
 
     def edit(self, request: ImageRequest, *, image: bytes, mask: bytes, mask_field: str = "mask") -> Answer:
         """Pictures from a prompt, an image and a mask: PNG files of the same size. Raises ImagesApiError."""
         files = {"image": ("image.png", image, "image/png"), mask_field: ("mask.png", mask, "image/png")}
-        return self._post("/images/edits", data=request.fields(), files=files)
+        return self._post(request, "/images/edits", data=request.fields(), files=files)
 
     def models(self) -> tuple[ModelEntry, ...]:
         """The models that the server lists, asked once and not for long. Raises ImagesApiError."""
-        body, _ = self._exchange("GET", "/models", timeout=(LISTING_TIMEOUT_S, LISTING_TIMEOUT_S))
+        connect_s, read_s = (min(limit, LISTING_TIMEOUT_S) for limit in self._timeout_s)
+        timeouts: dict[str, Any] = {"timeout": (connect_s, read_s), "total_s": connect_s + read_s}
+        body, _ = self._exchange("GET", "/models", limit_bytes=MAX_LISTING_BYTES, **timeouts)
         try:
             return ModelList.model_validate_json(body).data
-        except ValueError as err:
-            raise UnusableAnswer("The server's list of models cannot be read.") from err
+        except ValueError:
+            raise UnusableAnswer("The server's list of models cannot be read.") from None
 
     def download(self, url: str) -> bytes:
         """The picture behind a URL of an answer. Raises ImagesApiError.
@@ -119,75 +128,101 @@ class ImagesClient:
         """
         return self._retrier.run(lambda: self._follow(url), repeatable=True)
 
-    def _post(self, route: str, **body: Any) -> Answer:
-        content, headers = self._retrier.run(lambda: self._exchange("POST", route, **body), repeatable=False)
-        try:
-            pictures = ImagesResponse.parse(content).data
-        except (ValueError, RecursionError) as err:
-            raise UnusableAnswer(self._unreadable(content, headers)) from err
-        if not any(picture.b64_json or picture.url for picture in pictures):
-            raise UnusableAnswer(f"The server answered without a picture. {CHARGED}{_request_id(headers)}")
-        return Answer(pictures, shortened(headers.get("x-request-id", ""), 80), _credits(headers))
+    def _post(self, request: ImageRequest, route: str, **body: Any) -> Answer:
+        def send() -> tuple[bytes, Mapping[str, str]]:
+            return self._exchange("POST", route, limit_bytes=MAX_ANSWER_BYTES, billed=True, **body)
 
-    def _exchange(self, method: str, route: str, **options: Any) -> tuple[bytes, Mapping[str, str]]:
+        try:
+            content, headers = self._retrier.run(send, repeatable=False)
+        except UnusableAnswer as err:
+            raise UnusableAnswer(f"{err} {CHARGED}") from err
+        pictures = _pictures_in(content)
+        if pictures is None:
+            raise UnusableAnswer(self._unreadable(content) + request_id_line(headers))
+        if not any(picture.b64_json or picture.url for picture in pictures):
+            what = "The server answered without a picture that could be read. Run again."
+            raise UnusableAnswer(f"{what} {CHARGED}{request_id_line(headers)}")
+        return Answer(request, pictures, _credits(headers))
+
+    def _exchange(
+        self, method: str, route: str, *, limit_bytes: int, **options: Any
+    ) -> tuple[bytes, Mapping[str, str]]:
         url = self._base_url + route
         with self._api.open(method, url, auth=self._key, params=self._params, **options) as response:
             if not 200 <= response.status_code < 300:
-                raise self._refusal(response)
-            return read(response, MAX_ANSWER_BYTES), response.headers
+                raise self._refusal(response, CONDITIONS)
+            return read(response, limit_bytes), self._readable(response.headers)
 
     def _follow(self, url: str) -> bytes:
-        try:
-            address = urljoin(self._base_url + "/", url)
-            with_key = not urlsplit(url).netloc
-            for _ in range(1 + MAX_REDIRECTS):
-                content, address = self._step(address, with_key=with_key)
-                if content is not None:
-                    return content
-        except ValueError as err:  # of urllib and requests, for what is no address at all
-            raise UnusableAnswer(_strange_address(url)) from err
-        raise UnusableAnswer(f"The address of a picture redirects more than {MAX_REDIRECTS} times. {CHARGED}")
+        """The picture behind a URL, wherever that leads."""
+        with_key = _is_relative(url)
+        address = self._base_url + "/"
+        for _ in range(1 + MAX_REDIRECTS):
+            address = _joined(address, url)
+            is_ours = _origin(address) == self._origin
+            if not is_ours:
+                _refuse_private(address)
+            content, url = self._fetch(address, is_ours=is_ours, with_key=with_key and is_ours)
+            with_key = False  # where a redirect leads is the server's wish, not the API's
+            if content is not None:
+                return content
+        raise UnusableAnswer(f"The address of a picture redirects more than {MAX_REDIRECTS} times.")
 
-    def _step(self, address: str, *, with_key: bool) -> tuple[bytes | None, str]:
+    def _fetch(self, address: str, *, is_ours: bool, with_key: bool) -> tuple[bytes | None, str]:
         """One hop of a download: the picture, or None and where it went."""
-        is_ours = _origin(address) == self._origin
-        if not is_ours and not address.startswith("https://"):
-            raise UnusableAnswer(_strange_address(address))
         link = self._api if is_ours else self._web
-        key = self._key if is_ours and with_key else _Headers({})
-        with link.open("GET", address, auth=key) as response:
+        key = self._key if with_key else _Headers({})
+        with link.open("GET", address, auth=key, timeout=self._download_timeout_s) as response:
             if response.is_redirect:
-                return None, urljoin(address, response.headers["location"])
+                return None, response.headers["location"]
             if response.status_code == 404 and with_key:
                 raise UnusableAnswer(_strange_address(address))
             if response.status_code != 200:
-                raise self._refusal(response)
+                raise self._refusal(response, DOWNLOADS)
             return read(response, MAX_DOWNLOAD_BYTES), address
 
-    def _refusal(self, response: requests.Response) -> StatusError:
-        detail = ErrorDetail.parse(self._redacted(read_some(response, MAX_ERROR_BYTES)))
-        return StatusError(response.status_code, detail, headers=response.headers, signed_in=self._signed_in)
+    def _refusal(self, response: requests.Response, rows: tuple[Condition, ...]) -> StatusError:
+        detail = ErrorDetail.parse(read_some(response, MAX_ERROR_BYTES), self._hide)
+        headers = self._readable(response.headers)
+        return StatusError(response.status_code, detail, headers=headers, signed_in=self._signed_in, rows=rows)
 
-    def _unreadable(self, content: bytes, headers: Mapping[str, str]) -> str:
+    def _readable(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {name.lower(): self._hide(value) for name, value in headers.items()}
+
+    def _unreadable(self, content: bytes) -> str:
         start = content[:MAX_ERROR_BYTES].lstrip()
-        if start.startswith(b"<"):
+        words = ErrorDetail.parse(content, self._hide).message if len(content) <= MAX_ERROR_BYTES else ""
+        if not start:
+            what = "nothing at all. Check OPENAI_BASE_URL (it usually ends in /v1)."
+        elif start.startswith(b"<"):
             what = "a web page instead of pictures. Check OPENAI_BASE_URL (it usually ends in /v1) and the network."
+        elif words:
+            what = "words instead of pictures."
         else:
             what = "something that is no list of pictures, or only a part of one. Run again later."
-        words = ErrorDetail.parse(self._redacted(start)).message if len(content) < MAX_ERROR_BYTES else ""
         said = f"\nThe server said: {words}" if words else ""
-        return f"The server answered with {what} {CHARGED}{said}{_request_id(headers)}"
-
-    def _redacted(self, content: bytes) -> bytes:
-        """A body without our key, which some servers repeat in their errors."""
-        for secret in self._secrets:
-            content = content.replace(secret.encode(), b"***")
-        return re.sub(rb"\b(sk|comfyui)-[\w*.-]{4,}", b"***", content)
+        return f"The server answered with {what} {CHARGED}{said}"
 
 
-def _secrets(headers: Mapping[str, str]) -> list[str]:
-    parts = [part for value in headers.values() for part in value.split()]
-    return [part for part in parts if len(part) >= MIN_SECRET_CHARACTERS]
+def _pictures_in(content: bytes) -> tuple[Picture, ...] | None:
+    """The pictures of an answer, None if it cannot be read. The error would hold the whole answer."""
+    try:
+        return ImagesResponse.parse(content).data
+    except (ValueError, RecursionError):
+        return None
+
+
+def _hider(headers: Mapping[str, str]) -> Callable[[str], str]:
+    """What takes the secrets of these headers out of a text, and other keys too: some servers repeat them."""
+    parts = {part for value in headers.values() for part in value.split() if len(part) >= MIN_SECRET_CHARACTERS}
+    known = sorted(map(re.escape, parts | {quote(part, safe="") for part in parts}), key=len, reverse=True)
+    pattern = re.compile("|".join([*known, SOMEBODYS_KEY]), re.IGNORECASE)
+    return lambda text: pattern.sub("***", text)
+
+
+def _as_sent(url: str) -> str:
+    """A URL as `requests` reads and sends it, so that what is checked is what is connected to. Raises ValueError."""
+    return requests.Request("GET", url).prepare().url or ""
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
@@ -196,17 +231,45 @@ def _origin(url: str) -> tuple[str, str, int | None]:
     return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
+def _is_relative(url: str) -> bool:
+    try:
+        return not urlsplit(url).netloc
+    except ValueError:  # as _joined will say
+        return False
+
+
+def _joined(base: str, url: str) -> str:
+    """The absolute form of a picture's URL. Raises UnusableAnswer for what is no URL."""
+    try:
+        if len(url) > MAX_URL_CHARACTERS:
+            raise ValueError("the URL is too long")
+        address = _as_sent(urljoin(base, url))
+        _origin(address)
+    except ValueError:
+        raise UnusableAnswer(_strange_address(url)) from None
+    return address
+
+
+def _refuse_private(address: str) -> None:
+    """Raise UnusableAnswer unless an address is https and leads, as far as its text tells, into the internet."""
+    host = urlsplit(address).hostname or ""
+    if not address.startswith("https://") or not host:
+        raise UnusableAnswer(_strange_address(address))
+    try:
+        allowed = is_public(host)
+    except ValueError:  # a name: what it resolves to is checked when it is connected to
+        allowed = host != "localhost" and not host.endswith(".localhost")
+    if not allowed:
+        raise PrivateAddress
+
+
 def _strange_address(url: str) -> str:
+    shown = shortened(re.sub(r"//[^/]*@", "//", url.partition("?")[0]), 80)
     return (
-        f"The server answered with a picture's address that cannot be fetched: {shortened(url.partition('?')[0], 80)} "
-        "(it must be https, or of the API's own address). A file path means that the server ignored "
-        f"response_format=b64_json: configure it to answer with base64. {CHARGED}"
+        f"The server answered with an address of a picture that cannot be fetched: {shown} (it must begin with https, "
+        "or be of the server's own address). A file path means that the server ignored response_format=b64_json: "
+        "configure it to answer with base64."
     )
-
-
-def _request_id(headers: Mapping[str, str]) -> str:
-    value = shortened(headers.get("x-request-id", ""), 80)
-    return f"\nRequest id: {value}" if value else ""
 
 
 def _credits(headers: Mapping[str, str]) -> float | None:

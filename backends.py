@@ -6,6 +6,8 @@ No key, host or model is ever a node input: a shared workflow can then neither c
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64decode
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .errors import SIGN_IN
+from .errors import NOT_CHARGED, SIGN_IN
 from .models import ImageRequest
 
 ENV_FILE = Path(__file__).with_name(".env")
@@ -22,17 +24,14 @@ OPENAI_URL = "https://api.openai.com/v1"
 AZURE_DOMAINS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 
 HOW_TO_SET_A_KEY = (
-    f"write the line OPENAI_API_KEY=... into the file {ENV_FILE} (it counts at once), or set OPENAI_API_KEY in the "
-    "environment and restart ComfyUI"
+    f"write the line OPENAI_API_KEY=YOUR-KEY into the file {ENV_FILE} (it counts from the next run), or set the "
+    "environment variable OPENAI_API_KEY and restart ComfyUI"
 )
 NO_ACCOUNT = (
     f"{SIGN_IN} Or use a key of your own: {HOW_TO_SET_A_KEY}. For another server that speaks the OpenAI Images API, "
-    "set OPENAI_BASE_URL in the same way. Nothing was charged."
+    f"set OPENAI_BASE_URL in the same way. {NOT_CHARGED}"
 )
-NO_KEY = f"There is no key for OpenAI: {HOW_TO_SET_A_KEY}. Nothing was charged."
-
-
-STRANGE_KEY = "has characters that no key has."
+NO_KEY = f"OpenAI needs a key: {HOW_TO_SET_A_KEY}. {NOT_CHARGED}"
 
 
 class SettingsError(ValueError):
@@ -63,19 +62,31 @@ class Settings(BaseSettings):
     dalle2_connect_timeout_s: float = Field(default=10, gt=0, le=3600)
     dalle2_read_timeout_s: float = Field(default=600, gt=0, le=3600)
 
+    # The messages repeat no value: what somebody pastes into the wrong line may be a key.
+
     @field_validator("openai_api_key")
     @classmethod
     def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
         text = key.get_secret_value().strip() if key else ""
         if not _fits_a_header(text):
-            raise ValueError(f"the key {STRANGE_KEY} Paste it again, without quotes or blanks")
+            raise ValueError("it has characters that no key has. Paste it again, without quotation marks or blanks")
         return SecretStr(text) if text else None
+
+    @field_validator("openai_org_id", "openai_project_id")
+    @classmethod
+    def _is_an_id(cls, name: str | None) -> str | None:
+        if name and not _fits_a_header(name):
+            raise ValueError("it has characters that no such id has. Paste it again, without quotation marks or blanks")
+        return name
 
     @field_validator("openai_base_url")
     @classmethod
     def _is_an_address(cls, url: str | None) -> str | None:
-        if url and not (urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname):
-            raise ValueError(f"{url!r} is no address; it looks like https://host/v1 or http://127.0.0.1:8080/v1")
+        if url and not _is_base_url(url):
+            raise ValueError(
+                "it is not the address of a server, which looks like https://example.com/v1 or "
+                "http://127.0.0.1:8080/v1, without a name, a password or a question mark"
+            )
         return url
 
     @classmethod
@@ -87,11 +98,12 @@ class Settings(BaseSettings):
             problem = err.errors(include_input=False, include_url=False)[0]
             name = str(problem["loc"][0]).upper()
             why = problem["msg"].removeprefix("Value error, ")
-            raise SettingsError(f"The setting {name} (in the environment or {ENV_FILE}): {why}.") from err
-        except UnicodeDecodeError as err:
-            raise SettingsError(
-                f"The file {ENV_FILE} is not UTF-8 text: save it again with the encoding UTF-8."
-            ) from err
+            complaint = f"The setting {name} (in the environment or in {ENV_FILE}) cannot be used: {why}. {NOT_CHARGED}"
+        except UnicodeDecodeError:
+            complaint = f"The file {ENV_FILE} is not plain text: save it again with the encoding UTF-8. {NOT_CHARGED}"
+        except OSError as err:
+            complaint = f"The file {ENV_FILE} cannot be read: {err.strerror}. {NOT_CHARGED}"
+        raise SettingsError(complaint)  # here, and so not chained to an error that holds what the file says
 
     @property
     def backend(self) -> Literal["comfy", "openai"]:
@@ -139,12 +151,6 @@ GPT_IMAGE = Dialect(
 )
 
 
-def dialect_of(model: str | None) -> Dialect:
-    """The dialect that a model speaks, judged by its name."""
-    name = (model or "").rpartition("/")[2].lower()
-    return GPT_IMAGE if name.startswith(("gpt-image-", "chatgpt-image-")) else DALL_E_2
-
-
 # What stands in for dall-e-2, best first: a model is tried when the one before it does not exist (any more).
 GPT_IMAGE_MODELS = ("gpt-image-2", "gpt-image-2.5-flare", "gpt-image-2.5-sunburst")
 STAND_INS = {"hosted": GPT_IMAGE_MODELS, "elsewhere": ("dall-e-2", *GPT_IMAGE_MODELS)}
@@ -158,12 +164,14 @@ class Backend:
     """A server and what it takes to use it.
 
     `models` are tried in turn, `fixed` says that the user named the one. `hosted` is true for OpenAI, Azure and
-    Comfy.org, whose ways are known; other servers are asked. `headers` hold the key and are never shown.
+    Comfy.org, whose ways are known; other servers are asked. `headers` hold the key and are never shown; `account`
+    tells whose money it is, and stays the same when a login is renewed.
     """
 
     name: Literal["comfy", "openai"]
     base_url: str
     headers: dict[str, str] = field(repr=False)
+    account: str = field(repr=False)
     params: dict[str, str]
     models: tuple[str, ...]
     fixed: bool
@@ -171,14 +179,19 @@ class Backend:
     timeouts_s: tuple[float, float]
     hosted: bool
 
+    def dialect(self, model: str | None) -> Dialect:
+        """The dialect that a model speaks here, judged by its name; OpenAI, Azure and Comfy.org name theirs at will."""
+        name = (model or "").lower()
+        is_gpt_image = "gpt-image" in name or (self.hosted and not name.startswith("dall-e"))
+        return GPT_IMAGE if is_gpt_image else DALL_E_2
+
     def request(self, model: str | None, prompt: str, n: int, side: int) -> ImageRequest:
         """The call of old in the words of `model`. Raises ValueError for a prompt that is too long for it."""
-        dialect = dialect_of(model)
+        dialect = self.dialect(model)
         if len(prompt) > dialect.max_prompt_characters:
             raise ValueError(
-                f"The prompt has {len(prompt)} characters; {model or 'this server'} takes up to "
-                f"{dialect.max_prompt_characters}. Shorten it, or set DALLE2_MODEL to a gpt-image model. "
-                "Nothing was charged."
+                f"The prompt has {len(prompt)} characters, and {model or 'this server'} takes up to "
+                f"{dialect.max_prompt_characters}. Shorten it{_or_another_model(dialect)}. {NOT_CHARGED}"
             )
         drawn = side if side in dialect.sizes else dialect.default_size
         return ImageRequest(
@@ -191,6 +204,10 @@ class Backend:
         )
 
 
+def _or_another_model(dialect: Dialect) -> str:
+    return "" if dialect is GPT_IMAGE else ", or set DALLE2_MODEL to a gpt-image model that the server has"
+
+
 def choose_backend(
     settings: Settings, *, comfy_api_base: str, auth_token: str | None = None, comfy_api_key: str | None = None
 ) -> Backend:
@@ -201,26 +218,37 @@ def choose_backend(
     """
     if settings.backend == "comfy":
         headers = _account_headers(auth_token, comfy_api_key)
-        return _backend(settings, comfy_api_base.rstrip("/") + "/proxy/openai", headers, hosted=True)
+        account = _owner(auth_token) if auth_token else repr(headers)
+        return _backend(settings, comfy_api_base.rstrip("/") + "/proxy/openai", headers, account=account, hosted=True)
     base_url = (settings.openai_base_url or OPENAI_URL).rstrip("/")
     host = urlsplit(base_url).hostname or ""
     is_openai = host == "api.openai.com" or host.endswith(".api.openai.com")
     if is_openai and not settings.openai_api_key:
         raise SettingsError(NO_KEY)
-    is_azure = host.endswith(AZURE_DOMAINS) or settings.openai_api_version is not None
+    # The variable is Azure's own; whoever has it for another program may still use OpenAI here.
+    is_azure = host.endswith(AZURE_DOMAINS) or (settings.openai_api_version is not None and not is_openai)
     params = {"api-version": settings.openai_api_version or "preview"} if is_azure else {}
     headers = _key_headers(settings, is_azure=is_azure)
-    return _backend(settings, base_url, headers, params=params, hosted=is_openai or is_azure)
+    return _backend(settings, base_url, headers, account=repr(headers), params=params, hosted=is_openai or is_azure)
 
 
 def _backend(
-    settings: Settings, base_url: str, headers: dict[str, str], *, params: dict[str, str] | None = None, hosted: bool
+    settings: Settings,
+    base_url: str,
+    headers: dict[str, str],
+    *,
+    account: str,
+    params: dict[str, str] | None = None,
+    hosted: bool,
 ) -> Backend:
-    fixed = settings.dalle2_model != "auto"
+    if not _is_base_url(base_url):
+        raise SettingsError(f"ComfyUI was started with a --comfy-api-base that is no address. {NOT_CHARGED}")
+    fixed = settings.dalle2_model.lower() not in ("", "auto")
     return Backend(
         name=settings.backend,
         base_url=base_url,
         headers=headers,
+        account=account,
         params=params or {},
         models=(settings.dalle2_model,) if fixed else STAND_INS["hosted" if hosted else "elsewhere"],
         fixed=fixed,
@@ -232,7 +260,7 @@ def _backend(
 
 def _account_headers(auth_token: str | None, comfy_api_key: str | None) -> dict[str, str]:
     if not all(_fits_a_header(secret) for secret in (auth_token, comfy_api_key) if secret):
-        raise SettingsError(f"The Comfy.org account's token {STRANGE_KEY} Sign in again. Nothing was charged.")
+        raise SettingsError(f"The login of the Comfy.org account is damaged: log out and in again. {NOT_CHARGED}")
     if auth_token:
         return {"Authorization": f"Bearer {auth_token}"}
     if comfy_api_key:
@@ -240,8 +268,13 @@ def _account_headers(auth_token: str | None, comfy_api_key: str | None) -> dict[
     raise SettingsError(NO_ACCOUNT)
 
 
-def _fits_a_header(text: str) -> bool:
-    return text.isascii() and text.isprintable() and " " not in text
+def _owner(token: str) -> str:
+    """Whose login token (a JWT, RFC 7519) it is: the token changes every hour, its owner does not."""
+    try:
+        claims = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
+        return repr((claims["iss"], claims["sub"]))
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return token
 
 
 def _key_headers(settings: Settings, *, is_azure: bool) -> dict[str, str]:
@@ -253,3 +286,16 @@ def _key_headers(settings: Settings, *, is_azure: bool) -> dict[str, str]:
         key = settings.openai_api_key.get_secret_value()
         headers |= {"api-key": key} if is_azure else {"Authorization": f"Bearer {key}"}
     return {name: value for name, value in headers.items() if value}
+
+
+def _fits_a_header(text: str) -> bool:
+    return text.isascii() and text.isprintable() and not set(text) & set(" \"'")
+
+
+def _is_base_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_strange = parts.port == 0 or parts.query or parts.fragment or "@" in parts.netloc
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not is_strange

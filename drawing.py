@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import logging
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,13 +14,16 @@ from torch import Tensor
 
 from .api_client import ImagesClient
 from .backends import Backend
-from .errors import CallCancelled, ImagesApiError, UnusableAnswer
+from .errors import CHARGED, CallCancelled, ConnectionFailed, ImagesApiError, StatusError, UnusableAnswer
 from .host import Run
-from .image_codec import PictureBatch, PictureError, with_alpha
+from .image_codec import PictureBatch, PictureError
 from .kept_answers import KeptAnswer, KeptAnswers
 from .models import Picture
 from .stand_ins import Order, ask
+from .tensors import with_alpha
 from .threads import side_by_side
+
+log = logging.getLogger("comfyui-openai-dalle2")
 
 MAX_CALLS_AT_ONCE = 4  # of one node: more would run into the rate limits of a new account
 MAX_DOWNLOADS_AT_ONCE = 10  # as many as one answer can have
@@ -28,20 +33,33 @@ kept_answers = KeptAnswers()
 
 @dataclass(frozen=True)
 class Drawn:
-    """The pictures of one order, `[N,H,W,C]`, and the answer they came from."""
+    """The pictures of one order, `[N,H,W,C]`, the answer they came from, and whether the quality was ours to choose."""
 
     order: Order
     pictures: Tensor
     kept: KeptAnswer
+    quality_is_chosen: bool
 
 
 def draw(orders: Sequence[Order], client: ImagesClient, backend: Backend, run: Run) -> list[Drawn]:
     """The pictures of every order, in order. Raises ImagesApiError, and ValueError for a prompt that is too long.
 
     What the API answered is kept until the run is over, and from then on for the next run unless it was delivered.
+    After a failure nothing new is ordered: it would be paid for and not be seen.
     """
     run.expect(sum(order.n for order in orders))
-    return side_by_side(partial(_draw_one, client, backend, run), orders, limit=MAX_CALLS_AT_ONCE)
+    failed = threading.Event()
+
+    def draw_one(order: Order) -> Drawn:
+        if failed.is_set():
+            raise CallCancelled("Not asked for, because another picture of the batch failed.")
+        try:
+            return _draw_one(client, backend, run, order)
+        except BaseException:
+            failed.set()
+            raise
+
+    return side_by_side(draw_one, orders, limit=MAX_CALLS_AT_ONCE)
 
 
 def as_batch(drawn: Sequence[Drawn]) -> Tensor:
@@ -56,24 +74,33 @@ def describe(drawn: Sequence[Drawn], seconds: float) -> str:
     """What the user should know of it, in one line."""
     asked, came = sum(each.order.n for each in drawn), sum(len(each.pictures) for each in drawn)
     pictures = f"{came} picture{'s' * (came != 1)}" if came == asked else f"{came} of {asked} pictures came"
-    models = sorted({each.kept.model or "the server's own model" for each in drawn})
+    models = sorted({each.kept.answer.request.model or "the server's own model" for each in drawn})
     by = "" if models == ["dall-e-2"] else f" by {' and '.join(models)}, in place of dall-e-2"
-    credits = sum(each.kept.answer.credits or 0 for each in drawn if not each.kept.is_second_try)
+    credits = sum(each.kept.answer.credits or 0 for each in drawn if not each.kept.is_old)
     paid = f", {credits:g} credits" if credits else ""
-    is_old = any(each.kept.is_second_try for each in drawn)
-    kept = ". Taken from the answer to an earlier run: nothing was charged for it again" if is_old else ""
-    return f"{pictures}{by}, {seconds:.1f} s{paid}{kept}"
+    plain = "" if all(each.quality_is_chosen for each in drawn) else ". The server takes no DALLE2_QUALITY"
+    return f"{pictures}{by}, {seconds:.1f} s{paid}{plain}{_from_before(drawn, came)}"
+
+
+def _from_before(drawn: Sequence[Drawn], came: int) -> str:
+    old = sum(len(each.pictures) for each in drawn if each.kept.is_old)
+    if not old:
+        return ""
+    which = "Taken" if old == came else f"{old} of them taken"
+    return f". {which} from the answer to an earlier run: nothing was charged for it again"
 
 
 def _draw_one(client: ImagesClient, backend: Backend, run: Run, order: Order) -> Drawn:
     key = _fingerprint(backend, order)
     kept = kept_answers.take(key)
     if kept is None:
-        run.say(f"Waiting for {backend.models[0]}", timed=True)
-        kept = kept_answers.keep(key, *ask(client, backend, order))
+        run.say("Waiting for the server", timed=True)
+        kept = kept_answers.keep(key, ask(client, backend, order))
     run.when_over(partial(_settle, kept))
     drawn = _fetch(client, run, order, kept)
-    return Drawn(order, order.edit.restore(drawn) if order.edit else drawn, kept)
+    request = kept.answer.request
+    quality_is_chosen = request.quality is not None or not backend.dialect(request.model).sends_quality
+    return Drawn(order, order.edit.restore(drawn) if order.edit else drawn, kept, quality_is_chosen)
 
 
 def _settle(kept: KeptAnswer, delivered: bool) -> None:
@@ -81,11 +108,8 @@ def _settle(kept: KeptAnswer, delivered: bool) -> None:
 
 
 def _fetch(client: ImagesClient, run: Run, order: Order, kept: KeptAnswer) -> Tensor:
-    """Every picture of an answer, each decoded as soon as it is there.
-
-    Where some cannot be had, the error says how many are safe; when the run after that meets the same, those are it.
-    """
-    pictures = [picture for picture in kept.answer.pictures if picture.b64_json or picture.url]
+    """Every picture of an answer that can be had, each decoded as soon as it is there."""
+    pictures = [picture for picture in kept.answer.pictures if picture.b64_json or picture.url][: order.n]
     batch = PictureBatch(len(pictures), order.side, order.side)
     problems: dict[int, Exception] = {}
 
@@ -98,10 +122,10 @@ def _fetch(client: ImagesClient, run: Run, order: Order, kept: KeptAnswer) -> Te
             problems[place] = err
 
     side_by_side(fetch, range(len(pictures)), limit=MAX_DOWNLOADS_AT_ONCE)
-    safe = [place for place in range(len(pictures)) if place not in problems]
-    if problems and not (kept.is_second_try and safe):
-        raise _incomplete(len(safe), len(pictures), problems[min(problems)])
-    return batch.tensor[safe] if problems else batch.tensor
+    if not problems:
+        return batch.tensor
+    _raise_unless_settled(kept, pictures, problems)
+    return batch.tensor[[place for place in range(len(pictures)) if place not in problems]]
 
 
 def _content(client: ImagesClient, kept: KeptAnswer, place: int, picture: Picture) -> bytes:
@@ -111,18 +135,44 @@ def _content(client: ImagesClient, kept: KeptAnswer, place: int, picture: Pictur
     return content
 
 
-def _incomplete(safe: int, count: int, problem: Exception) -> ImagesApiError:
-    if isinstance(problem, CallCancelled):
-        return problem
-    return UnusableAnswer(
-        f"{safe} of {count} pictures are safe; the rest could not be fetched or read. {problem}\n"
-        "Run again within the hour: what is missing is fetched again, and nothing is charged a second time."
+def _raise_unless_settled(kept: KeptAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]) -> None:
+    """Raise what is to be told of pictures that could not be had, unless the others are all that there will be.
+
+    What may pass is left to a next run; what may be a host's mistake to just one, after which the rest is delivered.
+    """
+    cancelled = next((problem for problem in problems.values() if isinstance(problem, CallCancelled)), None)
+    if cancelled:
+        raise cancelled
+    problem = problems[min(problems)]
+    safe, count = len(pictures) - len(problems), len(pictures)
+    may_pass = any(map(_may_pass, problems.values()))
+    is_worth_a_run = any(_is_worth_a_run(problem, pictures[place]) for place, problem in problems.items())
+    if may_pass or (is_worth_a_run and not kept.failed):
+        kept.failed = True
+        raise UnusableAnswer(
+            f"{problem}\n{safe} of {count} pictures {'is' if safe == 1 else 'are'} safe. Run again within the hour: "
+            "only what is missing is fetched, and nothing is charged a second time."
+        )
+    if not safe:
+        kept_answers.forget(kept)
+        raise UnusableAnswer(f"{problem}\n{CHARGED} Running again orders anew, and is charged again.")
+    log.warning("%d of %d pictures cannot be had: %s", len(problems), count, problem)
+
+
+def _may_pass(problem: Exception) -> bool:
+    return isinstance(problem, ConnectionFailed) or (
+        isinstance(problem, StatusError) and problem.condition.worth_a_retry
     )
+
+
+def _is_worth_a_run(problem: Exception, picture: Picture) -> bool:
+    """Whether fetching it once more could help: not where the bytes are here already, or the address is no good."""
+    return not picture.b64_json and not isinstance(problem, UnusableAnswer)
 
 
 def _fingerprint(backend: Backend, order: Order) -> str:
     """What makes two calls the same: where they go, as whom, and what they ask. The seed, never sent, is no part."""
-    asked = (backend.base_url, backend.headers, backend.models, backend.quality, order.prompt, order.n, order.side)
+    asked = (backend.base_url, backend.account, backend.models, backend.quality, order.prompt, order.n, order.side)
     digest = hashlib.sha256(repr(asked).encode())
     for tensor in (order.edit.image, order.edit.mask) if order.edit else ():
         digest.update(repr(tensor.shape).encode())

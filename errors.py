@@ -8,8 +8,8 @@
     '-- CallCancelled         the user cancelled before there was an answer
 
 Every message says what happened, what to do, whether money was spent, and what the server said. `CONDITIONS` is the
-one table of them for statuses, `LINK_FAULTS` for connections. Some sentences are fixed by ComfyUI's frontend, which
-shows a translated dialog of its own for them.
+one table of them for statuses, `DOWNLOADS` the same for pictures that are fetched, `LINK_FAULTS` the one for
+connections. Some sentences are fixed by ComfyUI's frontend, which shows a translated dialog of its own for them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,13 @@ SIGN_IN = "Unauthorized: Please login first to use this node."
 ADD_CREDITS = "Payment Required: Please add credits to your account to use this node."
 
 NOT_CHARGED = "Nothing was charged."
-MAYBE_CHARGED = "It may have been charged; it is not sent again by itself."
-CHARGED = "The server may well have charged for it."
+MAYBE_CHARGED = (
+    "It may have been charged, and is therefore not sent again by itself: look at the usage page of your account."
+)
+CHARGED = "It has probably been charged."
+
+# What is kept of an error's headers: others could hold anything, a key that is echoed included.
+USEFUL_HEADERS = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry")
 
 
 class ImagesApiError(Exception):
@@ -58,8 +63,8 @@ class CallCancelled(ImagesApiError):
 class StatusError(ImagesApiError):
     """The server answered with an error status.
 
-    Attributes: `status_code`, `request_id` ("" where the server gave none), `condition` (the row of `CONDITIONS` that
-    fits), `detail` (the server's own words, cut short) and `headers` (of the answer, names in lower case).
+    Attributes: `status_code`, `condition` (the row of `rows` that fits), `detail` (the server's own words, cut short)
+    and `headers` (those of `USEFUL_HEADERS`, names in lower case).
     """
 
     def __init__(
@@ -69,29 +74,48 @@ class StatusError(ImagesApiError):
         *,
         headers: Mapping[str, str] | None = None,
         signed_in: bool = False,
+        rows: tuple[Condition, ...] | None = None,
         note: str = "",
     ) -> None:
         self.status_code = status_code
         self.detail = detail
-        self.headers = {name.lower(): value for name, value in (headers or {}).items()}
-        self.request_id = shortened(self.headers.get("x-request-id", ""), 80)
-        self.condition = classify(status_code, detail)
+        given = {name.lower(): value for name, value in (headers or {}).items()}
+        self.headers = {name: given[name] for name in USEFUL_HEADERS if name in given}
+        self.condition = classify(status_code, detail, rows or CONDITIONS)
+        self._rows = rows
         self._signed_in = signed_in
         super().__init__(self._message(note))
 
+    @property
+    def request_id(self) -> str:
+        """What names the request in the server's own log, "" where it gave nothing."""
+        return shortened(self.headers.get("x-request-id", ""), 80)
+
     def with_note(self, note: str) -> StatusError:
         """The same error with a sentence more."""
-        return StatusError(self.status_code, self.detail, headers=self.headers, signed_in=self._signed_in, note=note)
+        return StatusError(
+            self.status_code,
+            self.detail,
+            headers=self.headers,
+            signed_in=self._signed_in,
+            rows=self._rows,
+            note=note,
+        )
 
     def _message(self, note: str) -> str:
-        if self._signed_in and self.condition.account_says:
-            return self.condition.account_says
-        parts = [self.condition.says.format(status=self.status_code), note, self.condition.charged]
-        return " ".join(filter(None, parts)) + self._quote()
-
-    def _quote(self) -> str:
+        row = self.condition
+        if self._signed_in and row.account_says == ADD_CREDITS:
+            return ADD_CREDITS  # the frontend knows it only when nothing else is there
+        says = row.account_says if self._signed_in and row.account_says else row.says
         words = f"\nThe server said: {self.detail.message}" if self.detail.message else ""
-        return words + (f"\nRequest id: {self.request_id}" if self.request_id else "")
+        parts = [says.format(status=self.status_code), note, row.charged]
+        return " ".join(filter(None, parts)) + words + request_id_line(self.headers)
+
+
+def request_id_line(headers: Mapping[str, str]) -> str:
+    """The last line of a message, for whoever asks the server's operator about it."""
+    value = shortened(headers.get("x-request-id", ""), 80)
+    return f"\nRequest id: {value}" if value else ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +123,7 @@ class Condition:
     """One row: which answers it covers and what it tells the user.
 
     An answer fits when its status is among `statuses` (empty: any) and, where `words` are given, one of them is in its
-    code, type or message, in lower case. `account_says` is the whole message for a signed-in Comfy.org account where
+    code, type or message, in lower case. `account_says` is what a signed-in Comfy.org account is told instead, where
     the frontend has a dialog for it.
     """
 
@@ -123,6 +147,11 @@ def _statuses(*codes: int | range) -> frozenset[int]:
     return frozenset(code for span in spans for code in span)
 
 
+_NO_SUCH_MODEL = (
+    "The server does not have the model that was asked for, or keeps it from this account. Set DALLE2_MODEL to a model "
+    "that it has (at Azure: the name of your deployment), or to auto."
+)
+
 CONDITIONS: tuple[Condition, ...] = (
     Condition(
         "moderation",
@@ -132,29 +161,32 @@ CONDITIONS: tuple[Condition, ...] = (
     ),
     Condition(
         "quota",
-        "The account behind this key has used up its quota. Add credit in the billing page of the account, or use "
-        "another key in OPENAI_API_KEY.",
+        "The account behind this key has used up what it paid for. Add credit on the billing page of the account, or "
+        "put another key into OPENAI_API_KEY.",
         words=("insufficient_quota", "exceeded your current quota"),
         account_says=ADD_CREDITS,
     ),
     Condition(
         "billing_limit",
-        "The account behind this key has reached its spending limit. Raise the limit in its billing page.",
+        "The account behind this key has reached its spending limit. Raise the limit on the billing page of the "
+        "account.",
         words=("billing_hard_limit_reached", "billing hard limit"),
         account_says=ADD_CREDITS,
     ),
     Condition(
         "model",
-        "The server does not have the model that was asked for. Set DALLE2_MODEL to one that it has, or to auto.",
+        _NO_SUCH_MODEL,
         statuses=_statuses(400, 403, 404, 422),
-        words=("model_not_found", "invalid model name", "unknown model", "deploymentnotfound", "model_not_exist"),
+        words=(
+            "model_not_found",
+            "invalid model name",
+            "unknown model",
+            "model mismatch",
+            "deploymentnotfound",
+            "model_not_exist",
+        ),
     ),
-    Condition(
-        "model",
-        "The server does not have the model that was asked for. Set DALLE2_MODEL to one that it has, or to auto.",
-        statuses=_statuses(400, 404),
-        words=("does not exist", "model not found"),
-    ),
+    Condition("model", _NO_SUCH_MODEL, statuses=_statuses(400, 404), words=("does not exist", "model not found")),
     Condition(
         "verification",
         "OpenAI wants the organization of this key to be verified before it may use this model. Verify it in the "
@@ -164,8 +196,8 @@ CONDITIONS: tuple[Condition, ...] = (
     ),
     Condition(
         "key",
-        "The server refused the key. Check OPENAI_API_KEY (in the environment or in the .env file of this node's "
-        "folder): it must be whole, active, and made for this server.",
+        "The server did not accept the key. Check OPENAI_API_KEY (in the environment, or in the file .env of this "
+        "node's folder): it must be whole, still valid, and made for this server.",
         statuses=_statuses(401),
         account_says=SIGN_IN,
     ),
@@ -177,18 +209,23 @@ CONDITIONS: tuple[Condition, ...] = (
     ),
     Condition(
         "forbidden",
-        "The server does not allow this key to do that. Check the permissions, the project and the region of the key.",
+        "The server does not allow this account to do that. Check what the key may do, its project and its region.",
         statuses=_statuses(403),
     ),
     Condition(
         "route",
-        "The server has no such route (status {status}). Check OPENAI_BASE_URL (it usually ends in /v1), and whether "
-        "this server can edit pictures at all: some can only generate.",
+        "The server cannot do this at the address that was used (status {status}). Check OPENAI_BASE_URL (it usually "
+        "ends in /v1), and whether this server can edit pictures at all: some can only draw new ones.",
         statuses=_statuses(404, 405),
     ),
     Condition(
+        "proxy_login",
+        "The network's proxy wants a user name and password. Put them into HTTPS_PROXY: http://NAME:PASSWORD@HOST:PORT",
+        statuses=_statuses(407),
+    ),
+    Condition(
         "too_large",
-        "The server says the picture is too large. Scale the image down before this node.",
+        "The server says that the picture is too large. Scale the image down before this node.",
         statuses=_statuses(413),
     ),
     Condition(
@@ -199,13 +236,14 @@ CONDITIONS: tuple[Condition, ...] = (
     ),
     Condition(
         "busy",
-        "The server was busy with this request (status {status}). Run again in a moment.",
+        "The server was too busy for this request (status {status}). Run again in a moment.",
         statuses=_statuses(408, 409),
         worth_a_retry=True,
     ),
     Condition(
         "server",
-        "The server failed (status {status}). Run again later; if it stays, look at the server's status page or log.",
+        "The server failed (status {status}). Run again later; if that does not help, look at the server's status page "
+        "or log.",
         statuses=_statuses(500, 502, 503, 504),
         worth_a_retry=True,
         charged="It was most likely not charged.",
@@ -218,39 +256,67 @@ CONDITIONS: tuple[Condition, ...] = (
     ),
     Condition(
         "refused",
-        "The server refused the request (status {status}).",
+        "The server refused the request (status {status}). Change what it complains of, and run again.",
         statuses=_statuses(range(400, 500)),
     ),
     Condition(
         "unexpected",
-        "The server answered with the unexpected status {status}.",
+        "The server, or something on the way to it, failed in an unusual way (status {status}). Run again later.",
         charged=MAYBE_CHARGED,
     ),
 )
 
+# A picture that is fetched is paid for already: the caller says what becomes of it.
+DOWNLOADS: tuple[Condition, ...] = (
+    Condition(
+        "rate",
+        "The host of the pictures wants fewer requests (status {status}).",
+        statuses=_statuses(429),
+        worth_a_retry=True,
+        charged="",
+    ),
+    Condition(
+        "server",
+        "The host of the pictures failed (status {status}).",
+        statuses=_statuses(408, 409, 425, 500, 502, 503, 504),
+        worth_a_retry=True,
+        charged="",
+    ),
+    Condition(
+        "gone",
+        "The picture is not there, or its address has expired (status {status}).",
+        statuses=_statuses(401, 403, 404, 410),
+        charged="",
+    ),
+    Condition("refused", "The host of the pictures did not hand it out (status {status}).", charged=""),
+)
 
-def classify(status: int, detail: ErrorDetail) -> Condition:
-    """The first row of `CONDITIONS` that covers an answer."""
+
+def classify(status: int, detail: ErrorDetail, rows: tuple[Condition, ...] = CONDITIONS) -> Condition:
+    """The first of the rows that covers an answer; the last row covers any."""
     text = f"{detail.code} {detail.type} {detail.message}".lower()
-    return next(row for row in CONDITIONS if row.covers(status, text))
+    return next(row for row in rows if row.covers(status, text))
 
 
 LINK_FAULTS: dict[str, str] = {
     "dns": "The name {host} could not be found. Check the spelling of the address and the internet connection.",
-    "refused": "Nothing answers at {host}. Check that the server is running and that the address and port are right.",
+    "refused": "Nothing answers at {host}. Check that the server is running and that its address is right.",
     "connect_timeout": "{host} accepted no connection in time. Check the network, or raise DALLE2_CONNECT_TIMEOUT_S.",
-    "tls": "The secure connection to {host} failed. Check the clock of this computer and its certificates "
-    "(REQUESTS_CA_BUNDLE names another bundle), and that https is what the server speaks.",
-    "proxy": "The network proxy did not let the request through to {host}. Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
+    "tls": "The secure connection to {host} failed. Check the clock of this computer, that the address should begin "
+    "with https, and, in a company's network, that REQUESTS_CA_BUNDLE names the company's certificates.",
+    "proxy": "The network's proxy did not let the request through to {host}. Check HTTPS_PROXY, HTTP_PROXY and "
+    "NO_PROXY.",
     "read_timeout": "{host} did not answer in time. Raise DALLE2_READ_TIMEOUT_S if its pictures take longer.",
-    "total_timeout": "{host} sent its answer too slowly to wait for the end. Try again later.",
-    "dropped": "The connection to {host} broke before the answer was complete. Look at the usage page of the account "
-    "before you run again.",
+    "total_timeout": "{host} answered so slowly that the whole took too long. Try again later.",
+    "dropped": "The connection to {host} broke before the answer was complete. Check the network.",
 }
 
 
-def link_fault(kind: str, host: str, *, sent: bool) -> ConnectionFailed:
-    """The error for a connection to `host` that failed in one of the ways of `LINK_FAULTS`."""
-    message = f"{LINK_FAULTS[kind].format(host=host)} {MAYBE_CHARGED if sent else NOT_CHARGED}"
+def link_fault(kind: str, host: str, *, sent: bool, billed: bool) -> ConnectionFailed:
+    """The error for a connection to `host` that failed in one of the ways of `LINK_FAULTS`.
+
+    `sent`: whether the server may have got the request; `billed`: whether that would cost anything.
+    """
+    money = (MAYBE_CHARGED if sent else NOT_CHARGED) if billed else ""
     error = TimedOut if kind.endswith("timeout") else ConnectionFailed
-    return error(message, sent=sent, worth_a_retry=kind != "tls")
+    return error(f"{LINK_FAULTS[kind].format(host=host)} {money}".strip(), sent=sent, worth_a_retry=kind != "tls")

@@ -19,21 +19,24 @@ MAX_BYTES = 256 * 2**20
 
 @dataclass(eq=False)
 class KeptAnswer:
-    """An answer on its way: what was asked (`key`), what came, and the pictures downloaded so far, by their index."""
+    """An answer on its way: what was asked (`key`), what came, and the pictures downloaded so far, by their index.
+
+    `is_old`: it is an earlier run's. `failed`: a run has said which of its pictures could not be had.
+    """
 
     key: str
     answer: Answer
-    model: str | None
     downloads: dict[int, bytes] = field(default_factory=dict)
     in_use: bool = True
-    is_second_try: bool = False
+    is_old: bool = False
+    failed: bool = False
     kept_at_s: float = 0.0
 
     @property
     def size_bytes(self) -> int:
         """The memory that its pictures take."""
         inline = sum(len(picture.b64_json or b"") for picture in self.answer.pictures)
-        return inline + sum(map(len, self.downloads.values()))
+        return inline + sum(map(len, list(self.downloads.values())))  # a copy: other threads are adding to it
 
 
 class KeptAnswers:
@@ -44,9 +47,9 @@ class KeptAnswers:
         self._lock = threading.Lock()
         self._kept: list[KeptAnswer] = []  # oldest first
 
-    def keep(self, key: str, answer: Answer, model: str | None) -> KeptAnswer:
+    def keep(self, key: str, answer: Answer) -> KeptAnswer:
         """Keep a new answer, in use by the caller."""
-        kept = KeptAnswer(key, answer, model, kept_at_s=self._clock())
+        kept = KeptAnswer(key, answer, kept_at_s=self._clock())
         with self._lock:
             self._kept.append(kept)
             self._tidy()
@@ -58,7 +61,7 @@ class KeptAnswers:
             self._tidy()
             for kept in self._kept:
                 if kept.key == key and not kept.in_use:
-                    kept.in_use = kept.is_second_try = True
+                    kept.in_use = kept.is_old = True
                     return kept
         return None
 

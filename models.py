@@ -6,14 +6,16 @@ Everything that crosses HTTP is one of these frozen pydantic models; nothing her
 from __future__ import annotations
 
 import base64
-import binascii
+import html
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MAX_DETAIL_CHARACTERS = 400  # of a server's own words in our messages: enough for a sentence, too little for a page
+MAX_COMMAS = 20_000  # of an answer: its pictures need a few, and millions would unfold to gigabytes of objects
 
 
 class Wire(BaseModel):
@@ -58,13 +60,19 @@ class ImagesResponse(Wire):
     def parse(cls, body: bytes) -> ImagesResponse:
         """Read an answer's JSON, decoding base64 while parsing.
 
-        Wrapped base64 and `data:` URLs, which that fast path refuses, take a second, lenient one.
-        Raises ValueError (pydantic's ValidationError is one) for anything else.
+        Wrapped base64 and `data:` URLs, which that fast path does not know, take a second, lenient one. There a picture
+        whose base64 is broken comes out empty, and does not cost the user the others.
+        Raises ValueError (pydantic's ValidationError is one) or RecursionError for anything else.
         """
+        if body.count(b",") > MAX_COMMAS:
+            raise ValueError("there is more in it than pictures")
         try:
-            return cls.model_validate_json(body)
+            answer = cls.model_validate_json(body)
         except ValidationError:
             return cls.model_validate(_with_decoded_pictures(json.loads(body)))
+        if any(_is_inline(picture.url) for picture in answer.data):
+            return cls.model_validate(_with_decoded_pictures(json.loads(body)))
+        return answer
 
 
 def _with_decoded_pictures(answer: Any) -> Any:
@@ -74,27 +82,28 @@ def _with_decoded_pictures(answer: Any) -> Any:
 
 
 def _decoded(item: dict[str, Any]) -> dict[str, Any]:
-    encoded = item.get("b64_json")
-    url = item.get("url")
-    if not encoded and isinstance(url, str) and url.startswith("data:"):
+    encoded, url = item.get("b64_json"), item.get("url")
+    if not encoded and _is_inline(url):
         encoded, url = url, None
-    if not encoded:
+    if not encoded or not isinstance(encoded, str):
         return {"url": url}
-    if not isinstance(encoded, str):
-        raise ValueError("b64_json is not text")
     try:
         packed = re.sub(r"\s", "", encoded.rpartition(",")[2])
         return {"b64_json": base64.b64decode(packed, validate=True)}
-    except binascii.Error as err:
-        raise ValueError(f"b64_json is not base64: {err}") from err
+    except ValueError:  # binascii.Error is one; so is what text outside of ASCII raises
+        return {"url": url}
+
+
+def _is_inline(url: object) -> bool:
+    return isinstance(url, str) and url.startswith("data:")
 
 
 class ModelEntry(Wire):
     """One line of `GET models`."""
 
     id: str
-    created: int = 0
-    owned_by: str = ""
+    created: float | None = None
+    owned_by: str | None = None
 
 
 class ModelList(Wire):
@@ -112,37 +121,42 @@ class ErrorDetail(Wire):
     param: str = ""
 
     @classmethod
-    def parse(cls, body: bytes) -> ErrorDetail:
-        """Read an error body; never raises.
+    def parse(cls, body: bytes, hide: Callable[[str], str] = str) -> ErrorDetail:
+        """Read an error body; never raises. `hide` takes secrets out of a text, before that is cut.
 
         Known shapes: OpenAI's `{"error": {message, type, code, param}}`, Comfy.org's `{"error": str, "message": str}`,
         stable-diffusion.cpp's `{"error": str}`, FastAPI's `{"detail": ...}`, and text or HTML.
         """
         try:
-            answer = json.loads(body)
-        except ValueError:
-            return cls(message=shortened(_text_of(body)))
-        return cls.from_json(answer)
+            words = _words_of(json.loads(body))
+        except (ValueError, RecursionError):
+            words = {"message": _text_of(body)}
+        return cls(**{name: shortened(hide(text)) for name, text in words.items()})
 
-    @classmethod
-    def from_json(cls, answer: object) -> ErrorDetail:
-        """The same for a body that is JSON already."""
-        outer = answer if isinstance(answer, dict) else {"message": answer}
-        inner = outer.get("error")
-        fields = inner if isinstance(inner, dict) else outer
-        message = fields.get("message") or outer.get("detail") or inner or ""
-        return cls(
-            message=shortened(message if isinstance(message, str) else json.dumps(message)),
-            **{name: str(fields.get(name) or "") for name in ("type", "code", "param")},
-        )
+
+def _words_of(answer: object) -> dict[str, str]:
+    outer = answer if isinstance(answer, dict) else {"detail": answer}
+    inner = outer.get("error")
+    fields = inner if isinstance(inner, dict) else outer
+    words = {name: fields.get(name) for name in ("message", "type", "code", "param")}
+    words["message"] = words["message"] or outer.get("detail") or inner
+    return {name: _as_text(value) for name, value in words.items()}
+
+
+def _as_text(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _text_of(body: bytes) -> str:
-    text = body.decode("utf-8", errors="replace")
+    text = body.decode("utf-8", errors="replace").strip()
+    if text.startswith(("{", "[")):
+        return ""  # a piece of JSON tells nobody anything
     if "<" not in text:
         return text
-    title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-    return title.group(1) if title else re.sub(r"<[^>]*>", " ", text)
+    title = re.search(r"<title[^<>]*>([^<]*[^<\s])", text, re.IGNORECASE)
+    return html.unescape(title.group(1) if title else re.sub(r"<[^<>]*>", " ", text))
 
 
 def shortened(text: str, limit: int = MAX_DETAIL_CHARACTERS) -> str:

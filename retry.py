@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from itertools import count
 from typing import TypeVar
 
 from .errors import CallCancelled, Condition, ConnectionFailed, StatusError
@@ -26,6 +25,7 @@ MAX_WAIT_S = 120.0  # a server that wants longer is an error to show, not a node
 MAX_ELAPSED_S = 600.0  # no new attempt begins after this
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 8.0
+# Whatever the server's headers say: the same request would fail in the same way, or be refused by the same account.
 NEVER = frozenset({"moderation", "quota", "billing_limit", "model", "verification", "key", "credits"})
 
 
@@ -50,7 +50,8 @@ def wait_s(retry: int, headers: Mapping[str, str], *, now_s: float, jitter: floa
     asked = _asked_s(headers, now_s)
     if asked is not None:
         return asked
-    return min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0**retry) * (1 - 0.25 * jitter)
+    # Beyond the tenth the power would only grow past what a float can hold.
+    return min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(retry, 10)) * (1 - 0.25 * jitter)
 
 
 def _asked_s(headers: Mapping[str, str], now_s: float) -> float | None:
@@ -99,7 +100,8 @@ class Retrier:
         Raises the last error of `send`, or CallCancelled.
         """
         started = self.clock()
-        for retry in count():
+        retry = 0
+        while True:
             if self.pause(0):
                 raise CallCancelled("Cancelled before the request was sent.")
             try:
@@ -109,8 +111,9 @@ class Retrier:
                 if wait is None or retry >= MAX_RETRIES or self.clock() - started + wait > MAX_ELAPSED_S:
                     raise
                 self.say(f"{_reason(err)}, trying again in {math.ceil(wait)} s")
-            self.pause(wait)
-        raise AssertionError("unreachable")
+            if not self.pause(wait):
+                self.say("Trying again")
+            retry += 1
 
     def _wait_s(self, err: StatusError | ConnectionFailed, retry: int, repeatable: bool) -> float | None:
         if isinstance(err, ConnectionFailed):
@@ -133,6 +136,8 @@ def _reason(err: StatusError | ConnectionFailed) -> str:
 
 def _duration(seconds: float) -> str:
     if seconds < 600:
-        return f"{seconds:.0f} s"
+        return f"{math.ceil(seconds)} s"
     minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 600 else f"{minutes / 60:.0f} h"
+    if minutes < 600:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.0f} h" if minutes < 2880 else "more than two days"

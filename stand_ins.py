@@ -5,16 +5,21 @@ What a server was found to have or to refuse is remembered for the life of the p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .api_client import Answer, ImagesClient
-from .backends import MASK_FIELDS, Backend, dialect_of
-from .errors import CallCancelled, ImagesApiError, StatusError
+from .backends import MASK_FIELDS, Backend
+from .errors import ConnectionFailed, ImagesApiError, StatusError
 from .inpainting import Edit
 from .models import ImageRequest, ModelEntry
 
 OPTIONAL_FIELDS = ("response_format", "quality")
+
+# How servers say that they do not know a field at all, and how they say that they know it and not this value.
+UNKNOWN_FIELD = re.compile(r"unknown|unrecogni[sz]ed|unexpected|unsupported|not support|not permitted|extra")
+WRONG_VALUE = re.compile(r"value|must be|should be|one of")
 
 
 @dataclass(frozen=True)
@@ -29,37 +34,36 @@ class Order:
 
 @dataclass
 class _Memory:
-    """What is known of one server."""
+    """What is known of one server, as one account sees it."""
 
-    model: str | None = None
-    has_model: bool = False
+    worked: tuple[str | None, ...] = ()  # the model that was last found to be there
     refused: set[tuple[str | None, str]] = field(default_factory=set)
     listed: tuple[ModelEntry, ...] | None = None
 
 
-_memories: dict[str, _Memory] = {}
+_memories: dict[tuple[str, str], _Memory] = {}
 
 
-def ask(client: ImagesClient, backend: Backend, order: Order) -> tuple[Answer, str | None]:
-    """The answer to an order, and the name of the model that gave it (None: the server's only one).
+def ask(client: ImagesClient, backend: Backend, order: Order) -> Answer:
+    """The answer to an order; its `request` tells which model gave it (None: the server's only one).
 
     A model that the server does not have costs nothing; with `DALLE2_MODEL=auto` the next one is asked. Raises
     ImagesApiError, and ValueError for a prompt that is too long.
     """
-    memory = _memories.setdefault(backend.base_url, _Memory())
-    missing: StatusError | None = None
+    memory = _memories.setdefault((backend.base_url, backend.account), _Memory())
+    missing: dict[str, StatusError] = {}
     for model in _candidates(client, backend, memory):
         try:
             answer = _ask_model(client, backend, order, model, memory)
         except StatusError as err:
             if err.condition.name != "model":
                 raise
-            missing = missing or err
+            missing[model or "none"] = err
         else:
-            memory.model, memory.has_model = model, True
-            return answer, model
-    assert missing is not None, "a backend has at least one model"
-    raise missing
+            if not backend.fixed:
+                memory.worked = (model,)
+            return answer
+    raise next(iter(missing.values())).with_note(f"Asked for: {', '.join(missing)}.")
 
 
 def _candidates(client: ImagesClient, backend: Backend, memory: _Memory) -> Iterator[str | None]:
@@ -67,15 +71,9 @@ def _candidates(client: ImagesClient, backend: Backend, memory: _Memory) -> Iter
     if backend.fixed:
         yield from backend.models
         return
-    tried = set()
-    if memory.has_model:
-        tried.add(memory.model)
-        yield memory.model
-    for model in backend.models:
-        if model not in tried:
-            tried.add(model)
-            yield model
-    newest = sorted(_listed(client, memory), key=lambda entry: entry.created, reverse=True)
+    tried = dict.fromkeys((*memory.worked, *backend.models))
+    yield from tried
+    newest = sorted(_listed(client, memory), key=lambda entry: entry.created or 0.0, reverse=True)
     yield from [entry.id for entry in newest if entry.id.startswith("gpt-image-") and entry.id not in tried][:1]
     if not backend.hosted:
         yield None  # a server that holds just one model draws with it when none is named
@@ -101,19 +99,25 @@ def _ask_model(client: ImagesClient, backend: Backend, order: Order, model: str 
 def _send(client: ImagesClient, backend: Backend, order: Order, request: ImageRequest, memory: _Memory) -> Answer:
     if order.edit is None:
         return client.generate(request)
-    dialect = dialect_of(request.model)
+    dialect = backend.dialect(request.model)
     image, mask = order.edit.files(opaque=dialect.opaque_edits, max_bytes=dialect.max_file_bytes)
-    owners = {entry.owned_by for entry in _listed(client, memory)} if not backend.hosted else set()
+    owners = set() if backend.hosted else {entry.owned_by for entry in _listed(client, memory)}
     fields = [name for owner, name in MASK_FIELDS.items() if owner in owners]
     return client.edit(request, image=image, mask=mask, mask_field=fields[0] if fields else "mask")
 
 
 def _refused_field(err: StatusError, request: ImageRequest) -> str | None:
-    """The optional field that this error is about, if it was sent."""
-    if err.condition.name != "refused" or err.detail.code == "invalid_value":
+    """The optional field that this error is about, if it was sent.
+
+    Of `quality` only the field itself, never its value: what a server does without it could cost more than was chosen.
+    """
+    if err.condition.name != "refused":
         return None
     words = f"{err.detail.param} {err.detail.message}"
-    return next((name for name in OPTIONAL_FIELDS if name in words and name in request.fields()), None)
+    named = next((name for name in OPTIONAL_FIELDS if name in words and name in request.fields()), None)
+    text = f"{err.detail.code} {err.detail.message}".lower()
+    is_unknown = UNKNOWN_FIELD.search(text) and not WRONG_VALUE.search(text)
+    return named if is_unknown or named != "quality" else None
 
 
 def _listed(client: ImagesClient, memory: _Memory) -> tuple[ModelEntry, ...]:
@@ -121,8 +125,8 @@ def _listed(client: ImagesClient, memory: _Memory) -> tuple[ModelEntry, ...]:
     if memory.listed is None:
         try:
             memory.listed = client.models()
-        except CallCancelled:
-            raise
+        except ConnectionFailed:
+            return ()  # not for good: it is asked again the next time
         except ImagesApiError:
-            return ()
+            memory.listed = ()
     return memory.listed

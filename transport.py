@@ -19,48 +19,88 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, LocationValueError, ReadTimeoutError
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import HTTPError, ProxySchemeUnknown, ReadTimeoutError
 
-from .errors import CHARGED, ConnectionFailed, UnusableAnswer, link_fault
+from .errors import ConnectionFailed, UnusableAnswer, link_fault
 
 log = logging.getLogger("comfyui-openai-dalle2")
 
 CHUNK_BYTES = 2**16
 POOL_SIZE = 16  # connections kept per host: as many as there are downloads side by side, and room
 
+# The last is what `requests` raises for a SOCKS proxy when the library for it is missing.
+PROXY_ERRORS = (
+    requests.exceptions.ProxyError,
+    requests.exceptions.InvalidProxyURL,
+    ProxySchemeUnknown,
+    requests.exceptions.InvalidSchema,
+)
+
+# IPv6 addresses of these networks hold an IPv4 address in their last 32 bits, and lead to it (RFC 6052, RFC 4291).
+_EMBEDDING = tuple(ipaddress.IPv6Network(network) for network in ("64:ff9b::/96", "::/96"))
+
 
 class PrivateAddress(UnusableAnswer):
-    """A host that should have been public resolved to an address inside a network."""
+    """A host that should have been public has an address inside a network."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The picture's address leads into a private network, which is refused. Configure the server to answer with "
+            "base64 (b64_json) instead of addresses."
+        )
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet (RFC 6890), IPv4 inside IPv6 included."""
+    """Whether an IP address is one of the public internet (RFC 6890), IPv4 inside IPv6 included.
+
+    Raises ValueError for what is no IP address.
+    """
     ip = ipaddress.ip_address(address.partition("%")[0])
-    inner = ip.ipv4_mapped or ip.sixtofour if isinstance(ip, ipaddress.IPv6Address) else None
-    return (inner or ip).is_global and not ip.is_multicast
+    inner = _embedded(ip) if isinstance(ip, ipaddress.IPv6Address) else None
+    return ip.is_global and not ip.is_multicast if inner is None else inner.is_global and not inner.is_multicast
+
+
+def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if any(ip in network for network in _EMBEDDING):
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour
 
 
 class Watch:
-    """What became of one request: the socket it was `sent` through, and whether its deadline has `expired`."""
+    """What became of one request: whether it was `sent`, and whether its deadline has `expired`."""
 
     def __init__(self) -> None:
+        self.sent = False
         self.expired = False
-        self.socket: socket.socket | None = None
+        self._twin: socket.socket | None = None
+        self._lock = threading.Lock()
 
-    @property
-    def sent(self) -> bool:
-        """Whether a connection was made, so that the request may have arrived."""
-        return self.socket is not None
+    def follow(self, sock: Any) -> None:
+        """Hold on to the connection that the request is about to use.
+
+        A duplicate, because the socket itself changes hands: TLS takes it over before its handshake, and its own
+        shutdown is not safe beside a reading thread.
+        """
+        self.close()
+        with self._lock:
+            self._twin = socket.fromfd(sock.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+        if self.expired:
+            self.end()
 
     def end(self) -> None:
-        """Break the connection off."""
+        """Break the connection off, and the next one as soon as it is there."""
         self.expired = True
-        if self.socket is not None:
-            with suppress(OSError):
-                # Past the TLS layer, whose own shutdown is not safe beside a reading thread.
-                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
+        with self._lock, suppress(OSError):
+            if self._twin is not None:
+                self._twin.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        with self._lock:
+            if self._twin is not None:
+                self._twin.close()
+            self._twin = None
 
 
 class Guard:
@@ -70,12 +110,16 @@ class Guard:
         self._public_only = public_only
         self._watches: dict[int, Watch] = {}
 
-    def opened(self, sock: socket.socket, *, proxied: bool) -> None:
-        """Take note of the socket that this thread sends through; raise PrivateAddress if it must not."""
+    def connected(self, sock: socket.socket, *, proxied: bool) -> None:
+        """Take note of a new connection of this thread; raise PrivateAddress if there must be none."""
         if self._public_only and not proxied and not is_public(sock.getpeername()[0]):
-            raise PrivateAddress("The server's answer points to an address inside a private network, which is refused.")
-        if watch := self._watches.get(threading.get_ident()):
-            watch.socket = sock
+            raise PrivateAddress
+        self.watch.follow(sock)
+
+    @property
+    def watch(self) -> Watch:
+        """The watch over this thread's request."""
+        return self._watches[threading.get_ident()]
 
     @contextmanager
     def deadline(self, seconds: float) -> Iterator[Watch]:
@@ -88,23 +132,34 @@ class Guard:
             yield watch
         finally:
             timer.cancel()
+            watch.close()
             del self._watches[threading.get_ident()]
 
 
 class _Guarded(HTTPConnection):
-    """Mixed into urllib3's connections: reports the socket whenever a request is about to use it."""
+    """Mixed into urllib3's connections: reports each socket before anything is done with it, TLS included."""
 
     guard: Guard
     proxied: bool
     sock: Any
 
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        try:
+            self.guard.connected(sock, proxied=self.proxied)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
     def connect(self) -> None:
         super().connect()
-        self.guard.opened(self.sock, proxied=self.proxied)
+        self.guard.watch.sent = True
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:
-            self.guard.opened(self.sock, proxied=self.proxied)
+        if self.sock is not None:  # a connection that was kept alive: it was approved when it was made
+            self.guard.watch.follow(self.sock)
+            self.guard.watch.sent = True
         super().request(*args, **kwargs)
 
 
@@ -117,23 +172,33 @@ class GuardedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = self._pools(proxied=False)
+        self._watch_over(self.poolmanager, proxied=False)
 
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        if not kwargs.get("proxy", args[0] if args else "").lower().startswith("socks"):
-            manager.pool_classes_by_scheme = self._pools(proxied=True)
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        is_new = proxy not in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if is_new:
+            self._watch_over(manager, proxied=True)
         return manager
 
-    def _pools(self, *, proxied: bool) -> dict[str, type]:
-        def guarded(pool: type, connection: type) -> type:
-            hooks = {"guard": self._guard, "proxied": proxied}
-            return type(pool.__name__, (pool,), {"ConnectionCls": type("Guarded", (_Guarded, connection), hooks)})
-
-        return {
-            "http": guarded(HTTPConnectionPool, HTTPConnection),
-            "https": guarded(HTTPSConnectionPool, HTTPSConnection),
+    def _watch_over(self, manager: Any, *, proxied: bool) -> None:
+        hooks = {"guard": self._guard, "proxied": proxied}
+        manager.pool_classes_by_scheme = {
+            scheme: type(
+                pool.__name__, (pool,), {"ConnectionCls": type("Guarded", (_Guarded, pool.ConnectionCls), hooks)}
+            )
+            for scheme, pool in manager.pool_classes_by_scheme.items()
         }
+
+
+class _Session(requests.Session):
+    """A session that leaves redirects alone.
+
+    Even when it is not to follow one, `requests` prepares the next request, and reads the whole body for that.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 class Link:
@@ -148,7 +213,7 @@ class Link:
         self._timeout_s = timeout_s
         self._total_s = total_s
         self._guard = Guard(public_only=public_only)
-        self._session = requests.Session()
+        self._session = _Session()
         # Compressed pictures gain nothing, and a compressed body could unfold beyond any limit.
         self._session.headers.update({"Accept-Encoding": "identity", "User-Agent": "comfyui-openai-dalle2"})
         for scheme in ("http://", "https://"):
@@ -161,49 +226,71 @@ class Link:
         self._session.close()
 
     @contextmanager
-    def open(self, method: str, url: str, **options: Any) -> Iterator[requests.Response]:
-        """The answer to a request, body still unread; `options` are those of `requests`. Raises ConnectionFailed."""
-        host = urlsplit(url).netloc.rpartition("@")[2]
+    def open(
+        self, method: str, url: str, *, total_s: float | None = None, billed: bool = False, **options: Any
+    ) -> Iterator[requests.Response]:
+        """The answer to a request, body still unread; `options` are those of `requests`.
+
+        `billed` says that the request costs money. Raises ConnectionFailed.
+        """
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
         options = {"timeout": self._timeout_s, "allow_redirects": False, "stream": True, **options}
-        with self._guard.deadline(self._total_s) as watch:
+        with self._guard.deadline(total_s or self._total_s) as watch:
             try:
                 with self._session.request(method, url, **options) as response:
-                    log.debug("%s %s -> %s", method, url.partition("?")[0], response.status_code)
+                    log.debug("%s %s%s -> %s", method, host, parts.path, response.status_code)
                     yield response
-            except (requests.RequestException, LocationValueError) as err:
+            except (requests.RequestException, HTTPError, OSError) as err:
                 # Not chained: the text of the cause holds the whole URL, and with it what signs a download.
-                raise translate(err, host, watch) from None
+                raise translate(err, host, watch, billed=billed) from None
             if watch.expired:  # a body without a length ends quietly when its connection is broken off
-                raise link_fault("total_timeout", host, sent=True)
+                raise link_fault("total_timeout", host, sent=True, billed=billed)
 
 
 def read(response: requests.Response, limit_bytes: int) -> bytes:
-    """The whole body. Raises UnusableAnswer beyond the limit, and `requests`' own error when it is cut off."""
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise UnusableAnswer(f"The server sent a compressed answer, which was not asked for. {CHARGED}")
-    expected = response.headers.get("content-length", "")
-    body = read_some(response, limit_bytes + 1)
+    """The whole body. Raises UnusableAnswer beyond the limit, and urllib3's HTTPError when it is cut off."""
+    if _is_encoded(response):
+        raise UnusableAnswer("The server sent a compressed answer, which was not asked for.")
+    body = _read_raw(response, limit_bytes + 1)
     if len(body) > limit_bytes:
-        raise UnusableAnswer(f"The server sent more than {limit_bytes >> 20} MiB, which is too much. {CHARGED}")
-    if expected.isdigit() and len(body) < int(expected):
-        raise requests.exceptions.ChunkedEncodingError("the body is shorter than announced")
+        raise UnusableAnswer(f"The server sent more than {limit_bytes / 2**20:g} MiB, which is too much for a picture.")
     return body
 
 
 def read_some(response: requests.Response, limit_bytes: int) -> bytes:
-    """The first bytes of the body, up to about `limit_bytes`."""
-    chunks, size = [], 0
-    for chunk in response.iter_content(CHUNK_BYTES):
-        chunks.append(chunk)
-        size += len(chunk)
-        if size >= limit_bytes:
+    """The first bytes of the body, up to `limit_bytes`; none if it is compressed or cut off."""
+    if _is_encoded(response):
+        return b""
+    try:
+        return _read_raw(response, limit_bytes)
+    except HTTPError:
+        return b""
+
+
+def _is_encoded(response: requests.Response) -> bool:
+    return response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity")
+
+
+def _read_raw(response: requests.Response, limit_bytes: int) -> bytes:
+    """Up to `limit_bytes`, piece by piece into one buffer.
+
+    Not through `iter_content`: its pieces are a server's chunks, of one byte if it likes, and the line that announces a
+    chunk has no limit there.
+    """
+    response.raw.enforce_content_length = True  # the default of urllib3 2, not of 1
+    body = bytearray()
+    while len(body) < limit_bytes:
+        piece = response.raw.read(min(CHUNK_BYTES, limit_bytes - len(body)), decode_content=False)
+        if not piece:
             break
-    return b"".join(chunks)
+        body += piece
+    return bytes(body)
 
 
-def translate(error: Exception, host: str, watch: Watch) -> ConnectionFailed:
+def translate(error: Exception, host: str, watch: Watch, *, billed: bool) -> ConnectionFailed:
     """The error of ours for what `requests` raised about a request to `host`."""
-    return link_fault(_kind(error, watch), host, sent=watch.sent)
+    return link_fault(_kind(error, watch), host, sent=watch.sent, billed=billed)
 
 
 def _kind(error: Exception, watch: Watch) -> str:
@@ -216,11 +303,12 @@ def _kind(error: Exception, watch: Watch) -> str:
         return "total_timeout"
     if watch.sent:
         return "read_timeout" if is_about(TimeoutError, ReadTimeoutError) else "dropped"
-    if is_about(requests.exceptions.ProxyError, requests.exceptions.InvalidProxyURL):
+    if is_about(*PROXY_ERRORS):
         return "proxy"
-    if is_about(ssl.SSLError):
+    # Anything else that is no error of the libraries is about a certificate bundle that is not there.
+    if is_about(ssl.SSLError) or not isinstance(error, (requests.RequestException, HTTPError)):
         return "tls"
-    if is_about(TimeoutError, ConnectTimeoutError):
+    if is_about(TimeoutError):
         return "connect_timeout"
     # A ValueError is what libraries raise for an address that cannot be one.
     return "dns" if is_about(socket.gaierror, ValueError) else "refused"
