@@ -152,6 +152,11 @@ _NO_SUCH_MODEL = (
     "that it has (at Azure: the name of your deployment), or to auto."
 )
 
+_KEY_REFUSED = (
+    "The server did not accept the key. Check OPENAI_API_KEY (in the environment, or in the file .env of this "
+    "node's folder): it must be whole, still valid, and made for this server."
+)
+
 CONDITIONS: tuple[Condition, ...] = (
     Condition(
         "moderation",
@@ -196,11 +201,12 @@ CONDITIONS: tuple[Condition, ...] = (
     ),
     Condition(
         "key",
-        "The server did not accept the key. Check OPENAI_API_KEY (in the environment, or in the file .env of this "
-        "node's folder): it must be whole, still valid, and made for this server.",
+        _KEY_REFUSED,
         statuses=_statuses(401),
         account_says=SIGN_IN,
     ),
+    # LiteLLM without a database: it would look an unknown key up there.
+    Condition("key", _KEY_REFUSED, statuses=_statuses(400), words=("no_db_connection",)),
     Condition(
         "credits",
         "The server wants to be paid first. Add credit to the account behind OPENAI_API_KEY.",
@@ -233,6 +239,15 @@ CONDITIONS: tuple[Condition, ...] = (
         "Rate Limit Exceeded: the server wants fewer requests. Wait a minute, then run again.",
         statuses=_statuses(429),
         worth_a_retry=True,
+    ),
+    # A gateway that lost what its upstream answered: that may have been billed, so it is no plain server error.
+    Condition(
+        "lost",
+        "The gateway lost the answer of the server behind it (status {status}). Look at that server's usage page "
+        "before you run again.",
+        statuses=_statuses(408, 500, 502, 504),
+        words=("apiconnectionerror", "litellm.timeout"),
+        charged=MAYBE_CHARGED,
     ),
     Condition(
         "busy",

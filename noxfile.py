@@ -28,6 +28,9 @@ TOOLS = [
     "ruff==0.17.6",
     "types-requests==2.33.0.20261030",
 ]
+# In an environment of its own: it wants other versions of what ComfyUI needs too. Without prisma it answers 500 where
+# a key is missing.
+LITELLM = ["litellm[proxy]==1.106.2", "prisma==0.15.0"]
 # Ctrl-C at a console reaches every process; one that was sent to nox alone is handed on after this time.
 INTERRUPT_TIMEOUT_S = 2
 # How long a session may then take to stop what it started, before it is ended by force.
@@ -42,12 +45,16 @@ def in_comfyui(function: Callable[[nox.Session], None]) -> Any:
     return nox.session(venv_backend="none", requires=["comfyui"])(function)
 
 
+def python_of(session: nox.Session, environment: str) -> str:
+    """The Python of the environment that the session of that name fills."""
+    folder = session.cache_dir.parent.resolve() / environment
+    return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+
+
 def run(session: nox.Session, module: str, *arguments: str) -> None:
     """Run a Python module in the environment of `comfyui`; the session's own arguments come last."""
-    environment = session.cache_dir.parent.resolve() / "comfyui"
-    python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     session.run(
-        *(str(python), "-m", module, *arguments, *session.posargs),
+        *(python_of(session, "comfyui"), "-m", module, *arguments, *session.posargs),
         external=True,
         interrupt_timeout=INTERRUPT_TIMEOUT_S,
         terminate_timeout=STOP_TIMEOUT_S,
@@ -88,6 +95,23 @@ def editor(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests. Arguments are pytest's: `python dev.py tests -k codec`."""
     run(session, "pytest")
+
+
+@nox.session(reuse_venv=True, venv_backend="venv")
+def litellm(session: nox.Session) -> None:
+    """Prepare the environment of LiteLLM, the gateway of `scale`."""
+    stamp = Path(session.virtualenv.location) / "installed.txt"
+    wanted = "\n".join(LITELLM)
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+        return
+    install(session, "LiteLLM", *LITELLM)
+    stamp.write_text(wanted, encoding="utf-8")
+
+
+@nox.session(venv_backend="none", requires=["comfyui", "litellm"])
+def scale(session: nox.Session) -> None:
+    """Two ComfyUI processes behind one LiteLLM gateway with two upstreams: what deploy/litellm.yaml promises."""
+    run(session, "tools.scale", "--litellm-python", python_of(session, "litellm"))
 
 
 @in_comfyui

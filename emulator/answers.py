@@ -66,7 +66,12 @@ def images_answer(job: Job, items: list[dict[str, Any]], size: tuple[int, int], 
 def _usage(job: Job, size: tuple[int, int], count: int) -> dict[str, Any]:
     words, pixels = len(job.prompt.split()), size[0] * size[1]
     output = count * pixels // 5000
-    return {"input_tokens": words, "output_tokens": output, "total_tokens": words + output}
+    return {
+        "input_tokens": words,
+        "input_tokens_details": {"text_tokens": words, "image_tokens": 0},
+        "output_tokens": output,
+        "total_tokens": words + output,
+    }
 
 
 def refusal_answer(refusal: Refusal, shape: str) -> Answer:
