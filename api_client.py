@@ -136,7 +136,7 @@ class ImagesClient:
             content, headers = self._retrier.run(send, repeatable=False)
         except UnusableAnswer as err:
             raise UnusableAnswer(f"{err} {CHARGED}") from err
-        pictures = _pictures_in(content)
+        pictures = pictures_in(content)
         if pictures is None:
             raise UnusableAnswer(self._unreadable(content) + request_id_line(headers))
         if not any(picture.b64_json or picture.url for picture in pictures):
@@ -204,7 +204,7 @@ class ImagesClient:
         return f"The server answered with {what} {CHARGED}{said}"
 
 
-def _pictures_in(content: bytes) -> tuple[Picture, ...] | None:
+def pictures_in(content: bytes) -> tuple[Picture, ...] | None:
     """The pictures of an answer, None if it cannot be read. The error would hold the whole answer."""
     try:
         return ImagesResponse.parse(content).data

@@ -28,6 +28,8 @@ log = logging.getLogger("comfyui-openai-dalle2")
 MAX_CALLS_AT_ONCE = 4  # of one node: more would run into the rate limits of a new account
 MAX_DOWNLOADS_AT_ONCE = 10  # as many as one answer can have
 
+POLL_S = 0.05  # how often a run looks for an answer that another one waits for
+
 kept_answers = KeptAnswers()
 
 
@@ -92,15 +94,26 @@ def _from_before(drawn: Sequence[Drawn], came: int) -> str:
 
 def _draw_one(client: ImagesClient, backend: Backend, run: Run, order: Order) -> Drawn:
     key = _fingerprint(backend, order)
-    kept = kept_answers.take(key)
+    kept = _kept_or_coming(run, key)
     if kept is None:
-        run.say("Waiting for the server", timed=True)
-        kept = kept_answers.keep(key, ask(client, backend, order))
+        with kept_answers.asking(key, run.cancelled):
+            answer = ask(client, backend, order, lambda model: run.begin(f"Waiting for {model or 'the server'}"))
+            kept = kept_answers.keep(key, answer, run.cancelled)
     run.when_over(partial(_settle, kept))
     drawn = _fetch(client, run, order, kept)
     request = kept.answer.request
     quality_is_chosen = request.quality is not None or not backend.dialect(request.model).sends_quality
     return Drawn(order, order.edit.restore(drawn) if order.edit else drawn, kept, quality_is_chosen)
+
+
+def _kept_or_coming(run: Run, key: str) -> KeptAnswer | None:
+    """The answer to the same call that an earlier run left behind, also when it is still on its way."""
+    if kept_answers.is_coming(key):
+        run.begin("Waiting for the answer that the cancelled run asked for")
+    while kept_answers.is_coming(key):
+        if run.pause(POLL_S):
+            raise CallCancelled("Cancelled before the request was sent.")
+    return kept_answers.take(key, run.cancelled)
 
 
 def _settle(kept: KeptAnswer, delivered: bool) -> None:

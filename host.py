@@ -34,8 +34,8 @@ class Run:
     def __init__(self, node_id: str | None = None) -> None:
         self.cancelled = threading.Event()
         self._node_id = node_id
-        self._text: str = ""
-        self._timed_since: float | None = None
+        self._activity: tuple[str, float | None] = ("", None)
+        self._aside: tuple[str, float] = ("", 0.0)
         self._shown = ""
         self._total = 0
         self._steps: deque[Any] = deque()
@@ -48,9 +48,16 @@ class Run:
         """Sleep, and return whether the user has cancelled meanwhile (which ends the sleep)."""
         return self.cancelled.wait(seconds)
 
-    def say(self, text: str, *, timed: bool = False) -> None:
-        """Show a line on the node; `timed` adds the seconds that go by."""
-        self._text, self._timed_since = text, time.monotonic() if timed else None
+    def begin(self, activity: str) -> None:
+        """Show on the node what it is doing from now on, and for how long."""
+        self._activity = (activity, time.monotonic())
+
+    def say(self, text: str, for_s: float | None = None) -> None:
+        """Show a line on the node, for so many seconds if they are given."""
+        if for_s is None:
+            self._activity = (text, None)
+        else:
+            self._aside = (text, time.monotonic() + for_s)
 
     def expect(self, total: int) -> None:
         """How many steps there will be."""
@@ -68,14 +75,20 @@ class Run:
         """Show in ComfyUI what is new."""
         if not self._node_id:
             return
-        seconds = "" if self._timed_since is None else f", {time.monotonic() - self._timed_since:.0f} s"
-        text = f"{self._text}{seconds}" if self._text else ""
+        text = self._line(time.monotonic())
         if text != self._shown:
             self._shown = text
             _send_text(text, self._node_id)
         while self._steps:
             self._done += 1
             _send_step(self._done, max(self._total, self._done), self._steps.popleft(), self._node_id)
+
+    def _line(self, now_s: float) -> str:
+        text, began_s = self._activity
+        aside, until_s = self._aside
+        if began_s is None:
+            return text
+        return aside if now_s < until_s else f"{text}, {now_s - began_s:.0f} s"
 
     def finish(self) -> None:
         """The call itself has ended; called by the thread that made it."""

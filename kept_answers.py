@@ -1,14 +1,16 @@
 """Answers that were paid for and whose pictures have not been delivered yet.
 
 An answer is kept from the moment the API gave it until a node has returned its pictures. When something comes in
-between (a download fails, the user cancels), the next run of the same call takes it from here and pays nothing.
+between (a download fails, the user cancels), the next run of the same call takes it from here and pays nothing. A run
+that comes while a cancelled one still waits for its answer waits with it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .api_client import Answer
@@ -21,13 +23,15 @@ MAX_BYTES = 256 * 2**20
 class KeptAnswer:
     """An answer on its way: what was asked (`key`), what came, and the pictures downloaded so far, by their index.
 
-    `is_old`: it is an earlier run's. `failed`: a run has said which of its pictures could not be had.
+    `abandoned`: whether the run that uses it was cancelled. `is_old`: it is an earlier run's.
+    `failed`: a run has said which of its pictures could not be had.
     """
 
     key: str
     answer: Answer
     downloads: dict[int, bytes] = field(default_factory=dict)
     in_use: bool = True
+    abandoned: threading.Event = field(default_factory=threading.Event)
     is_old: bool = False
     failed: bool = False
     kept_at_s: float = 0.0
@@ -46,22 +50,40 @@ class KeptAnswers:
         self._clock = clock
         self._lock = threading.Lock()
         self._kept: list[KeptAnswer] = []  # oldest first
+        self._asked: list[tuple[str, threading.Event]] = []
 
-    def keep(self, key: str, answer: Answer) -> KeptAnswer:
-        """Keep a new answer, in use by the caller."""
-        kept = KeptAnswer(key, answer, kept_at_s=self._clock())
+    @contextmanager
+    def asking(self, key: str, abandoned: threading.Event) -> Iterator[None]:
+        """Within this block the caller waits for an answer, also when it is `abandoned` meanwhile."""
+        asked = (key, abandoned)
+        self._asked.append(asked)
+        try:
+            yield
+        finally:
+            self._asked.remove(asked)
+
+    def is_coming(self, key: str) -> bool:
+        """Whether a run that was cancelled still waits for an answer to the same call, or is about to release it."""
+        with self._lock:
+            in_use = [(kept.key, kept.abandoned) for kept in self._kept if kept.in_use]
+            return any(other == key and abandoned.is_set() for other, abandoned in [*self._asked, *in_use])
+
+    def keep(self, key: str, answer: Answer, abandoned: threading.Event | None = None) -> KeptAnswer:
+        """Keep a new answer, in use by the caller until that is over or `abandoned`."""
+        kept = KeptAnswer(key, answer, abandoned=abandoned or threading.Event(), kept_at_s=self._clock())
         with self._lock:
             self._kept.append(kept)
             self._tidy()
         return kept
 
-    def take(self, key: str) -> KeptAnswer | None:
+    def take(self, key: str, abandoned: threading.Event | None = None) -> KeptAnswer | None:
         """The oldest answer to the same call that nobody uses, from now on in use by the caller."""
         with self._lock:
             self._tidy()
             for kept in self._kept:
                 if kept.key == key and not kept.in_use:
                     kept.in_use = kept.is_old = True
+                    kept.abandoned = abandoned or threading.Event()
                     return kept
         return None
 

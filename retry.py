@@ -85,11 +85,11 @@ class Retrier:
     """Sends again what is worth it, telling the user why it waits.
 
     `pause(seconds)` sleeps and returns whether the user has cancelled meanwhile, as `threading.Event.wait` does;
-    `say` shows a line of text; `jitter` gives random numbers of 0..1.
+    `say` shows a line of text for so many seconds; `jitter` gives random numbers of 0..1.
     """
 
     pause: Callable[[float], bool] = field(default_factory=lambda: threading.Event().wait)
-    say: Callable[[str], None] = lambda text: None
+    say: Callable[[str, float], None] = lambda text, for_s: None
     jitter: Callable[[], float] = random.random
     clock: Callable[[], float] = time.monotonic
 
@@ -110,9 +110,8 @@ class Retrier:
                 wait = self._wait_s(err, retry, repeatable)
                 if wait is None or retry >= MAX_RETRIES or self.clock() - started + wait > MAX_ELAPSED_S:
                     raise
-                self.say(f"{_reason(err)}, trying again in {math.ceil(wait)} s")
-            if not self.pause(wait):
-                self.say("Trying again")
+                self.say(f"{_reason(err)}, trying again in {math.ceil(wait)} s", wait)
+            self.pause(wait)
             retry += 1
 
     def _wait_s(self, err: StatusError | ConnectionFailed, retry: int, repeatable: bool) -> float | None:

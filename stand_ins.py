@@ -6,7 +6,7 @@ What a server was found to have or to refuse is remembered for the life of the p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from .api_client import Answer, ImagesClient
@@ -44,8 +44,12 @@ class _Memory:
 _memories: dict[tuple[str, str], _Memory] = {}
 
 
-def ask(client: ImagesClient, backend: Backend, order: Order) -> Answer:
+def ask(
+    client: ImagesClient, backend: Backend, order: Order, begin: Callable[[str | None], None] = lambda model: None
+) -> Answer:
     """The answer to an order; its `request` tells which model gave it (None: the server's only one).
+
+    `begin(model)` is called before a model is asked.
 
     A model that the server does not have costs nothing; with `DALLE2_MODEL=auto` the next one is asked. Raises
     ImagesApiError, and ValueError for a prompt that is too long.
@@ -53,6 +57,7 @@ def ask(client: ImagesClient, backend: Backend, order: Order) -> Answer:
     memory = _memories.setdefault((backend.base_url, backend.account), _Memory())
     missing: dict[str, StatusError] = {}
     for model in _candidates(client, backend, memory):
+        begin(model)
         try:
             answer = _ask_model(client, backend, order, model, memory)
         except StatusError as err:

@@ -27,7 +27,7 @@ from dalle2.errors import (
 from dalle2.models import ImageRequest, Picture
 from dalle2.retry import Retrier
 from emulator import Emulator, Fault
-from tests.bench import LONG_S, Connection, Loopback, answering, hanging, http, isolate, png, traces
+from tests.loopback import LONG_S, Connection, Loopback, answering, hanging, http, isolate, png, traces
 
 KEY = "sk-proj-Zq8/x+7Lw2Vn4T"
 BEARER = {"Authorization": f"Bearer {KEY}"}

@@ -13,7 +13,7 @@ import pytest
 from dalle2 import backends
 from dalle2.backends import DALL_E_2, GPT_IMAGE, Backend, Settings, SettingsError, choose_backend
 from dalle2.errors import NOT_CHARGED, SIGN_IN
-from tests.bench import isolate
+from tests.loopback import isolate
 
 COMFY = "https://api.comfy.example"
 TOKEN = "eyJ0.eyJzIn0.c2ln"

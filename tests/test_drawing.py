@@ -21,7 +21,7 @@ from dalle2.models import ImageRequest
 from dalle2.nodes import OpenAIDalle2
 from dalle2.stand_ins import Order
 from emulator import Emulator, Fault
-from tests.bench import LONG_S, Loopback, Node, QuickRun, answering, http, png
+from tests.loopback import Loopback, Node, QuickRun, answering, http, png, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -230,13 +230,6 @@ async def cancelled_when(condition: Callable[[], bool], **inputs: Any) -> None:
         await task
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.005)
-
-
 def ended(run: QuickRun) -> bool:
     return run._finished
 
@@ -286,7 +279,7 @@ def test_the_waits_are_told_on_the_node(emulator: Emulator, node: Node) -> None:
     emulator.fail(Fault("rate_limit", retry_after_s=4))
     node.draw()
     texts = QuickRun.last.texts
-    assert texts[:3] == ["Waiting for the server", "Rate limited, trying again in 4 s", "Trying again"]
+    assert texts[:2] == ["Waiting for dall-e-2", "Rate limited, trying again in 4 s"]
     assert node.waits == [4]
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,16 @@ def overlap(records: list[RequestRecord]) -> bool:
 def queue_and_wait_for_call(stage: Stage, graph: Workflow, listener: Listener, calls: int = 1) -> str:
     """Queue a graph and return its id when so many of its calls have reached the API."""
     prompt_id = stage.comfyui.queue(graph, client_id=listener.client_id)
-    end_s = time.monotonic() + 20
-    while sum(record.path.endswith("generations") for record in stage.emulator.posts) < calls:
-        assert time.monotonic() < end_s, "the calls never arrived"
-        time.sleep(0.01)
+    wait_until(lambda: sum(record.path.endswith("generations") for record in stage.emulator.posts) >= calls)
     return prompt_id
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    """Wait for something that takes its time, and fail when it does not happen."""
+    end_s = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024"])
@@ -266,25 +272,22 @@ def test_a_cancel_ends_the_prompt_as_interrupted_and_the_queue_goes_on(own_key: 
         assert time.monotonic() - clicked_s < 10
 
 
-def test_a_picture_paid_for_by_a_cancelled_run_comes_with_the_next_at_no_cost(own_key: Stage) -> None:
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_picture_that_a_cancelled_run_ordered_comes_with_the_next_at_no_cost(own_key: Stage, waits: bool) -> None:
+    prompt = f"cancelled, {waits}"
     own_key.emulator.delay_s = 1.5
     with own_key.comfyui.listen() as listener:
-        prompt_id = queue_and_wait_for_call(own_key, text_to_image("cancelled", size="256x256"), listener)
+        prompt_id = queue_and_wait_for_call(own_key, text_to_image(prompt, size="256x256"), listener)
         own_key.comfyui.interrupt()
         assert problem(own_key.comfyui.wait(prompt_id)) == "interrupted"
-        end_s = time.monotonic() + 10
-        while not own_key.paid() or own_key.paid()[0].answered is None:
-            assert time.monotonic() < end_s
-            time.sleep(0.02)
-        time.sleep(0.5)  # for the node to have read what the emulator has sent
-        again = text_to_image("cancelled", size="256x256", seed=7)
+        if waits:
+            wait_until(lambda: bool(own_key.paid()) and own_key.paid()[0].answered is not None)
+        again = text_to_image(prompt, size="256x256", seed=7)
         assert problem(own_key.comfyui.run(again, client_id=listener.client_id)) is None
         assert own_key.emulator.paid_pictures == 1
         assert "nothing was charged for it again" in listener.texts("1")[-1]
-        assert (
-            problem(own_key.comfyui.run({**again, "1": text_to_image("cancelled", size="256x256", seed=8)["1"]}))
-            is None
-        )
+        another = text_to_image(prompt, size="256x256", seed=8)
+        assert problem(own_key.comfyui.run(another)) is None
         assert own_key.emulator.paid_pictures == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -116,3 +117,23 @@ def test_many_threads_never_share_an_answer() -> None:
     for thread in threads:
         thread.join()
     assert len(taken) == len(set(map(id, taken))) == 200
+
+
+def test_an_answer_that_a_cancelled_run_still_waits_for_is_coming() -> None:
+    shelf, cancelled = KeptAnswers(), threading.Event()
+    with shelf.asking("a", cancelled):
+        assert not shelf.is_coming("a")
+        cancelled.set()
+        assert shelf.is_coming("a") and not shelf.is_coming("b")
+        kept = shelf.keep("a", Answer(REQUEST, ()), cancelled)
+    assert shelf.is_coming("a") and shelf.take("a") is None
+    shelf.release(kept)
+    assert not shelf.is_coming("a") and shelf.take("a") is kept
+
+
+def test_an_answer_that_never_came_is_not_coming() -> None:
+    shelf, cancelled = KeptAnswers(), threading.Event()
+    cancelled.set()
+    with suppress(ZeroDivisionError), shelf.asking("a", cancelled):
+        raise ZeroDivisionError
+    assert not shelf.is_coming("a")

@@ -17,7 +17,7 @@ from torch import Tensor
 from dalle2 import host
 from dalle2.errors import NOT_CHARGED, StatusError, UnusableAnswer
 from emulator import FLAVOURS, Emulator, Fault, RequestRecord
-from tests.bench import KEY, Loopback, Node, answering, http
+from tests.loopback import KEY, Loopback, Node, answering, http
 
 CLASSIC = {"model": "dall-e-2", "size": "256x256", "response_format": "b64_json"}
 GPT = {"model": "gpt-image-2", "size": "1024x1024", "quality": "low"}

@@ -18,7 +18,7 @@ from dalle2.errors import StatusError
 from dalle2.retry import Retrier
 from dalle2.stand_ins import Order, ask
 from emulator import Emulator, Fault
-from tests.bench import Loopback, Script, answering, http, isolate, png
+from tests.loopback import Loopback, Script, answering, http, isolate, png
 
 KEY = "sk-emulated"
 ORDER = Order("a harbour", 1, 256)

@@ -17,7 +17,7 @@ import trustme
 
 from dalle2.errors import ConnectionFailed, TimedOut, UnusableAnswer
 from dalle2.transport import Link, PrivateAddress, is_public, read, read_some
-from tests.bench import LONG_S, Connection, Loopback, Script, answering, hanging, http, isolate
+from tests.loopback import LONG_S, Connection, Loopback, Script, answering, hanging, http, isolate
 
 MIB = 2**20
 QUICK_S = 0.3

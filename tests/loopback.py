@@ -1,0 +1,244 @@
+"""A bench for the client: raw servers on loopback that answer as they like, and the node in plain Python.
+
+What the emulator cannot do (half a TLS handshake, headers in drops, a length that lies) a `Loopback` does: each of its
+connections is handed to a function that reads and writes bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from dalle2 import backends, drawing, host, stand_ins
+from dalle2.errors import ImagesApiError
+from dalle2.kept_answers import KeptAnswers
+from dalle2.nodes import OpenAIDalle2
+from emulator import Emulator
+
+KEY = "sk-emulated"
+LONG_S = 20.0  # longer than any test: a test that needs it has failed
+
+
+class Connection:
+    """One connection of a client to a `Loopback`."""
+
+    def __init__(self, sock: socket.socket, requests: list[bytes]) -> None:
+        self.socket = sock
+        self._requests = requests
+        self._file = sock.makefile("rb")
+
+    def request(self) -> bytes:
+        """Read one request, head and body, and note it. Raises EOFError when the client has left."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            line = self._file.readline()
+            if not line:
+                raise EOFError
+            head += line
+        lengths = [line.partition(b":")[2] for line in head.splitlines() if line.lower().startswith(b"content-length")]
+        request = head + self._file.read(int(lengths[0]) if lengths else 0)
+        self._requests.append(request)
+        return request
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def close(self) -> None:
+        for end in (self._file, self.socket):
+            with contextlib.suppress(OSError):
+                end.close()
+
+
+Script = Callable[[Connection], None]
+
+
+class Loopback:
+    """A server on 127.0.0.1 that runs `script` for each connection, within a `with` block. `requests` came in whole."""
+
+    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self._script = script
+        self._tls = tls
+        self._listener = socket.create_server((host, 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.origin = f"{'https' if tls else 'http'}://{host}:{self.port}"
+        self._open: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Loopback:
+        self._start(self._accept)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for sock in [self._listener, *self._open]:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        for thread in self._threads:
+            thread.join(LONG_S)
+
+    def _start(self, work: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                self.connections += 1
+                self._open.append(sock)
+                self._start(self._serve, sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError, EOFError, ValueError):
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_side=True)
+                self._open.append(sock)
+            connection = Connection(sock, self.requests)
+            try:
+                self._script(connection)
+            finally:
+                connection.close()
+
+
+def http(body: bytes | str | object = b"", status: int = 200, headers: Mapping[str, str] | None = None) -> bytes:
+    """An HTTP answer; a body that is neither bytes nor text goes out as JSON."""
+    content = body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = {"Content-Length": str(len(content)), "Connection": "close", **(headers or {})}
+    lines = [f"HTTP/1.1 {status} Whatever", *(f"{name}: {value}" for name, value in head.items())]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + content
+
+
+def answering(*answers: bytes) -> Script:
+    """A script that answers each request, over all connections, with the next of `answers`; the last one for good."""
+    left = list(answers)
+    lock = threading.Lock()
+
+    def script(connection: Connection) -> None:
+        connection.request()
+        with lock:
+            answer = left.pop(0) if len(left) > 1 else left[0]
+        connection.send(answer)
+
+    return script
+
+
+def hanging(connection: Connection) -> None:
+    """A script that reads and never answers."""
+    while True:
+        connection.request()
+
+
+def png(size: tuple[int, int] = (8, 8), colour: str = "red") -> bytes:
+    """A PNG file of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something holds that another thread brings about."""
+    end_s = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.005)
+
+
+def traces(error: BaseException | None, caplog: pytest.LogCaptureFixture) -> str:
+    """All that a call leaves behind in words: log lines, and the error with all that led to it."""
+    texts = [record.getMessage() for record in caplog.records] + [caplog.text]
+    seen: list[BaseException] = []
+    chain = [error]
+    while chain:
+        link = chain.pop()
+        if link is not None and link not in seen:
+            seen.append(link)
+            texts += [str(link), repr(link), *traceback.format_exception(link)]
+            texts += [repr(vars(link))] if isinstance(link, ImagesApiError) else []
+            chain += [link.__cause__, link.__context__]
+    return "\n".join(texts)
+
+
+class QuickRun(host.Run):
+    """A run whose waits take no time; it keeps them and the texts. `at_pause` is called with each wait."""
+
+    last: QuickRun
+    at_pause: Callable[[float], None] = staticmethod(lambda seconds: None)
+
+    def __init__(self, node_id: str | None = None) -> None:
+        super().__init__(node_id)
+        self.waits: list[float] = []
+        self.texts: list[str] = []
+        QuickRun.last = self
+
+    def pause(self, seconds: float) -> bool:
+        if seconds:
+            self.waits.append(seconds)
+        self.at_pause(seconds)
+        return self.cancelled.is_set()
+
+    def begin(self, activity: str) -> None:
+        self.texts.append(activity)
+
+    def say(self, text: str, for_s: float | None = None) -> None:
+        self.texts.append(text)
+
+
+def isolate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let nothing of this machine or of another test reach the node: no settings, proxies, memories or answers."""
+    ours = ("OPENAI_", "DALLE2_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC")
+    for name in list(os.environ):
+        if name.upper().startswith(ours) or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(backends.Settings.model_config, "env_file", tmp_path / ".env")
+    monkeypatch.setattr(stand_ins, "_memories", {})
+    monkeypatch.setattr(drawing, "kept_answers", KeptAnswers())
+    monkeypatch.setattr(host, "Run", QuickRun)
+
+
+class Node:
+    """The node in plain Python, set up by environment variables as a user does it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        isolate(monkeypatch, tmp_path)
+        self.set = monkeypatch.setenv
+
+    def use(self, server: Emulator | str, key: str | None = KEY) -> None:
+        """Send the calls to a server."""
+        self.set("OPENAI_BASE_URL", server if isinstance(server, str) else server.base_url)
+        if key is not None:
+            self.set("OPENAI_API_KEY", key)
+
+    def draw(self, prompt: str = "a quiet harbour", **inputs: Any) -> Tensor:
+        """The pictures `[N,H,W,C]` of one call."""
+        return OpenAIDalle2().api_call(prompt, **{"size": "256x256", **inputs})[0]
+
+    @property
+    def text(self) -> str:
+        """What the node shows last."""
+        return QuickRun.last.texts[-1]
+
+    @property
+    def waits(self) -> list[float]:
+        """The seconds that the last call would have waited."""
+        return QuickRun.last.waits
