@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import signal
+import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +240,8 @@ def test_a_failing_node_tells_nobody_the_token(account: Stage, fault: str) -> No
     # The place where ComfyUI would have shown them.
     (error,) = [details for kind, details in entry["status"]["messages"] if kind == "execution_error"]
     assert error["current_inputs"] == {}
+    account.emulator.clear()
+    assert account.pictures(text_to_image("the next one", size="256x256"), extra_data=tokens)
 
 
 def test_a_saved_picture_and_the_log_hold_no_key(own_key: Stage) -> None:
@@ -253,6 +257,63 @@ def test_an_error_reaches_the_dialog_in_the_words_that_were_meant(own_key: Stage
     assert said.startswith("OpenAIDalle2: Your request was flagged by our content moderation system")
     assert "Nothing was charged." in said and "Request id: req_" in said
     assert own_key.pictures(text_to_image("something good", size="256x256"))
+
+
+def hanging_address(stack: ExitStack) -> str:
+    """An address that neither accepts nor refuses: its queue of connections is full."""
+    full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    for _ in range(8):
+        waiting = stack.enter_context(socket.socket())
+        waiting.setblocking(False)
+        waiting.connect_ex(full.getsockname())
+    return f"http://127.0.0.1:{full.getsockname()[1]}/v1"
+
+
+@pytest.mark.parametrize("state", ["connecting", "waiting", "downloading", "backing off"])
+def test_a_cancel_ends_the_prompt_within_a_quarter_of_a_second(account: Stage, state: str) -> None:
+    env_file = account.comfyui.base_dir / "custom_nodes" / "comfyui-openai-dalle2" / ".env"
+    with ExitStack() as stack, account.comfyui.listen() as listener:
+        address = hanging_address(stack) if state == "connecting" else f"{account.emulator.origin}/v1"
+        env_file.write_text(f"OPENAI_BASE_URL={address}\nOPENAI_API_KEY=sk-emulated\n", encoding="utf-8")
+        stack.callback(env_file.unlink)
+        account.emulator.delay_s = 20 if state == "waiting" else 0
+        account.emulator.result, account.emulator.picture_delay_s = "url", 20
+        if state == "backing off":
+            account.emulator.fail(Fault("rate_limit", retry_after_s=60))
+        prompt_id = account.comfyui.queue(text_to_image(f"cancelled while {state}"), client_id=listener.client_id)
+        if state == "downloading":
+            wait_until(lambda: any(record.path.startswith("/pictures") for record in account.emulator.requests))
+        elif state == "backing off":
+            wait_until(lambda: any("trying again in 60 s" in text for text in listener.texts()))
+        else:
+            wait_until(lambda: any(text.startswith("Waiting for") for text in listener.texts()))
+        time.sleep(0.1)
+        clicked_s = time.monotonic()
+        account.comfyui.interrupt()
+        interrupted = listener.wait_for(lambda event: event.kind == "execution_interrupted")
+        assert interrupted is not None and interrupted.time_s - clicked_s < 0.25
+        assert problem(account.comfyui.wait(prompt_id)) == "interrupted"
+
+
+def test_a_workflow_cannot_change_host_key_or_model(own_key: Stage) -> None:
+    graph = text_to_image("from elsewhere", size="256x256")
+    names = (
+        "auth_token",
+        "comfy_api_key",
+        "api_key",
+        "base_url",
+        "model",
+        "backend",
+        "OPENAI_BASE_URL",
+        "DALLE2_MODEL",
+    )
+    graph["1"]["inputs"] |= dict.fromkeys(names, "http://127.0.0.1:1/strange")
+    strange = {"auth_token_comfy_org": "strange", "OPENAI_BASE_URL": "http://127.0.0.1:1"}
+    own_key.pictures(graph, extra_data=strange)
+    (call,) = own_key.paid()
+    assert call.headers["authorization"] == f"Bearer {KEY}"
+    assert call.fields["model"] == "gpt-image-2"
+    assert "strange" not in json.dumps([call.headers, call.fields, call.query])
 
 
 @pytest.mark.parametrize("nodes", [1, 4])
