@@ -226,7 +226,7 @@ CONDITIONS: tuple[Condition, ...] = (
     ),
     Condition(
         "proxy_login",
-        "The network's proxy wants a user name and password. Put them into HTTPS_PROXY: http://NAME:PASSWORD@HOST:PORT",
+        "The network's proxy wants a user name and password. Set HTTPS_PROXY to http://NAME:PASSWORD@HOST:PORT.",
         statuses=_statuses(407),
     ),
     Condition(
@@ -243,8 +243,7 @@ CONDITIONS: tuple[Condition, ...] = (
     # A gateway that lost what its upstream answered: that may have been billed, so it is no plain server error.
     Condition(
         "lost",
-        "The gateway lost the answer of the server behind it (status {status}). Look at that server's usage page "
-        "before you run again.",
+        "The gateway lost the answer of the server behind it (status {status}). Run again later.",
         statuses=_statuses(408, 500, 502, 504),
         words=("apiconnectionerror", "litellm.timeout"),
         charged=MAYBE_CHARGED,

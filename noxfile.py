@@ -26,6 +26,8 @@ TOOLS = [
     f"nox=={version('nox')}",  # the one that runs this, for the types in this file
     "pytest==9.2.0",
     "ruff==0.17.6",
+    "trustme==1.2.1",  # certificates for the tests of TLS
+    "types-psutil==7.2.2.20261111",
     "types-requests==2.33.0.20261030",
 ]
 # In an environment of its own: it wants other versions of what ComfyUI needs too. Without prisma it answers 500 where
@@ -118,6 +120,18 @@ def scale(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Style, format and strict types."""
     run(session, "tools.lint")
+
+
+@in_comfyui
+def fuzz(session: nox.Session) -> None:
+    """100,000 mutated answers, errors and pictures: none may end in anything but our own errors."""
+    run(session, "tools.fuzz")
+
+
+@in_comfyui
+def soak(session: nox.Session) -> None:
+    """300 workflows in ComfyUI against a server that fails at random: prints figures, fails on a broken promise."""
+    run(session, "tools.soak")
 
 
 def install(session: nox.Session, what: str, *arguments: str) -> None:

@@ -25,19 +25,18 @@ MAX_WAIT_S = 120.0  # a server that wants longer is an error to show, not a node
 MAX_ELAPSED_S = 600.0  # no new attempt begins after this
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 8.0
-# Whatever the server's headers say: the same request would fail in the same way, or be refused by the same account.
-NEVER = frozenset({"moderation", "quota", "billing_limit", "model", "verification", "key", "credits"})
 
 
 def is_worth_it(condition: Condition, headers: Mapping[str, str]) -> bool:
     """Whether a refused request can succeed when it is sent again as it is.
 
-    `x-should-retry` decides where it is given, except for the conditions of `NEVER`.
+    `x-should-retry: false` always counts. `true` counts for a status that the table does not know: quota, billing,
+    moderation, key, model and other client errors (4xx) fail again whatever a header says.
     """
-    if condition.name in NEVER:
-        return False
     asked = headers.get("x-should-retry", "").strip().lower()
-    return asked == "true" if asked in ("true", "false") else condition.worth_a_retry
+    if asked == "false":
+        return False
+    return condition.worth_a_retry or (asked == "true" and condition.name == "unexpected")
 
 
 def wait_s(retry: int, headers: Mapping[str, str], *, now_s: float, jitter: float) -> float:

@@ -255,7 +255,7 @@ def read(response: requests.Response, limit_bytes: int) -> bytes:
     body = _read_raw(response, limit_bytes + 1)
     if len(body) > limit_bytes:
         raise UnusableAnswer(f"The server sent more than {limit_bytes / 2**20:g} MiB, which is too much for a picture.")
-    return body
+    return bytes(body)
 
 
 def read_some(response: requests.Response, limit_bytes: int) -> bytes:
@@ -263,7 +263,7 @@ def read_some(response: requests.Response, limit_bytes: int) -> bytes:
     if _is_encoded(response):
         return b""
     try:
-        return _read_raw(response, limit_bytes)
+        return bytes(_read_raw(response, limit_bytes))
     except HTTPError:
         return b""
 
@@ -272,7 +272,7 @@ def _is_encoded(response: requests.Response) -> bool:
     return response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity")
 
 
-def _read_raw(response: requests.Response, limit_bytes: int) -> bytes:
+def _read_raw(response: requests.Response, limit_bytes: int) -> bytearray:
     """Up to `limit_bytes`, piece by piece into one buffer.
 
     Not through `iter_content`: its pieces are a server's chunks, of one byte if it likes, and the line that announces a
@@ -285,7 +285,7 @@ def _read_raw(response: requests.Response, limit_bytes: int) -> bytes:
         if not piece:
             break
         body += piece
-    return bytes(body)
+    return body
 
 
 def translate(error: Exception, host: str, watch: Watch, *, billed: bool) -> ConnectionFailed:

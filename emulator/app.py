@@ -187,7 +187,7 @@ class Handlers:
         authorize(FLAVOURS[name].auth, _lower(request.headers), self._house.api_key)
         models = self._house.models[name] or {f"{name}-local": 0}
         items = [
-            {"id": model, "object": "model", "created": created, "owned_by": "system"}
+            {"id": model, "object": "model", "created": created, "owned_by": FLAVOURS[name].models_owner}
             for model, created in models.items()
         ]
         return answers.json_answer({"object": "list", "data": items})

@@ -29,6 +29,7 @@ class Flavour:
     """One kind of server.
 
     `base_path`: what its base URL ends in. `models`: the names it takes, none meaning any.
+    `models_owner`: whose they are, as its list of models says.
     `strict`: it knows its models' rules and every field; the others let unknown fields pass.
     `null_status`: what it answers to a JSON null, if it minds.
     `auth`: "bearer", "api-key", "comfy" or "none". `error_shape`: a name of `errors.SHAPES`.
@@ -41,6 +42,7 @@ class Flavour:
 
     base_path: str = "/v1"
     models: tuple[str, ...] = ()
+    models_owner: str = "system"
     auth: str = "bearer"
     error_shape: str = "openai"
     strict: bool = False
@@ -116,6 +118,7 @@ FLAVOURS: Mapping[str, Flavour] = {
     ),
     "vllm": Flavour(
         models=("Qwen/Qwen-Image",),
+        models_owner="vllm",
         auth="none",
         error_shape="detail",
         formats=("b64_json",),

@@ -244,6 +244,16 @@ def test_an_answer_to_a_cancelled_run_is_the_next_one_s(emulator: Emulator, node
     assert "Taken from the answer to an earlier run" in node.text
 
 
+def test_a_run_waits_for_an_answer_that_is_still_on_its_way(emulator: Emulator, node: Node) -> None:
+    emulator.delay_s = 0.3
+    asyncio.run(cancelled_when(lambda: len(emulator.posts) == 1))
+    first = QuickRun.last
+    assert not ended(first)
+    assert node.draw().shape[0] == 1
+    assert ended(first)
+    assert (len(emulator.posts), emulator.paid_pictures) == (1, 1)
+
+
 def test_a_run_that_is_cancelled_while_it_fetches_leaves_the_rest_to_the_next(emulator: Emulator, node: Node) -> None:
     emulator.result = "url"
     emulator.picture_delay_s = [0.0, 0.3]

@@ -73,9 +73,6 @@ def server(house: dict[str, Emulator], node: Node, monkeypatch: pytest.MonkeyPat
         if name == "azure":
             node.set("OPENAI_API_VERSION", "preview")
             node.set("DALLE2_MODEL", "my-gpt-image")
-        if name == "vllm":
-            shown = {"data": [{"id": "Qwen/Qwen-Image", "owned_by": "vllm"}]}
-            emulator.fail(Fault("custom", "models", times=None, status=200, body=shown))
         return emulator
 
     yield start
