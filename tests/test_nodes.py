@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_the_seed_is_never_sent(emulator: Emulator, seed: int) -> None:
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(
-    emulator: Emulator, inputs: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator, inputs: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DALLE2_MODEL", "gpt-image-2")
     with pytest.raises(ValueError, match=message):
