@@ -28,6 +28,7 @@ from .threads import WORKERS, side_by_side
 MAX_PIXELS = 1536 * 1024  # of a picture that goes out; more would only cost time, no model draws from it
 MAX_DECODED_PIXELS = 4096 * 4096  # of a picture that comes in: twice the largest that OpenAI draws
 THUMBNAIL_SIDE_PX = 512
+BAND_ROWS = 64  # are turned into floats at a time: a whole picture would be in memory twice meanwhile
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 Pixels: TypeAlias = NDArray[np.uint8]  # [H,W,C]
@@ -113,11 +114,12 @@ class PictureBatch:
         """Decode a file into its place, scaled to the batch's size. Raises PictureError."""
         height, width = self.tensor.shape[1:3]
         with _decoding:
-            pixels = _decode(picture)
-            if pixels.shape[:2] != (height, width):
-                pixels = _as_bytes(resize(torch.from_numpy(_as_floats(pixels))[None], height, width)[0].numpy())
+            image = _decode(picture)
+            if (image.height, image.width) != (height, width):
+                pixels = torch.from_numpy(_as_floats(np.asarray(image)))
+                image = Image.fromarray(_as_bytes(resize(pixels[None], height, width)[0].numpy()))
             with self._lock:
-                self._fill(index, pixels)
+                self._fill(index, image)
 
     def thumbnail(self, index: int) -> Image.Image:
         """A picture of the batch in about `THUMBNAIL_SIDE_PX`, to be looked at."""
@@ -125,12 +127,14 @@ class PictureBatch:
         step = max(1, max(pixels.shape[:2]) // THUMBNAIL_SIDE_PX)
         return Image.fromarray(_as_bytes(pixels[::step, ::step].numpy()))
 
-    def _fill(self, index: int, pixels: Pixels) -> None:
-        channels = pixels.shape[2]
+    def _fill(self, index: int, image: Image.Image) -> None:
+        channels = len(image.getbands())
         if channels > self.tensor.shape[3]:
             self._add_alpha()
         place = self.tensor[index].numpy()
-        _as_floats(pixels, out=place[..., :channels])
+        for top in range(0, image.height, BAND_ROWS):
+            band = image.crop((0, top, image.width, min(top + BAND_ROWS, image.height)))
+            _as_floats(np.asarray(band), out=place[top : top + BAND_ROWS, :, :channels])
         place[..., channels:] = 1
         self._filled.append(index)
 
@@ -173,20 +177,21 @@ def _opened(picture: bytes) -> Iterator[Image.Image]:
         ) from err
 
 
-def _decode(picture: bytes) -> Pixels:
-    """The pixels `[H,W,3|4]` of a file; 4 channels only where something is transparent."""
+def _decode(picture: bytes) -> Image.Image:
+    """A file as RGBA where something is transparent, else as RGB."""
     with _opened(picture) as file:
         if file.mode.startswith("I"):
-            return _grey_of_16_bits(np.asarray(file))
+            return Image.fromarray(_from_16_bits(np.asarray(file))).convert("RGB")
         mode = "RGBA" if file.has_transparency_data else "RGB"
-        array = np.asarray(file if file.mode == mode else file.convert(mode))
-    return array[..., :3] if array.shape[2] == 4 and array[..., 3].min() == 255 else array
+        image = file.convert(mode) if file.mode != mode else file
+        image.load()
+    is_opaque = mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255)
+    return image.convert("RGB") if is_opaque else image
 
 
-def _grey_of_16_bits(values: NDArray[np.uint16]) -> Pixels:
+def _from_16_bits(values: NDArray[np.uint16]) -> Pixels:
     # Pillow would cut off what is above 255, not scale it.
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 # In numpy, since these run in several threads, and torch would start as many threads again in each.

@@ -438,7 +438,7 @@ def test_decodes_run_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     both_here = threading.Barrier(2)
     decode = image_codec._decode
 
-    def meeting(file: bytes) -> NDArray[np.uint8]:
+    def meeting(file: bytes) -> Image.Image:
         both_here.wait(PATIENCE_S)
         return decode(file)
 
@@ -452,7 +452,7 @@ def test_many_arrivals_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
     running = most = 0
     lock = threading.Lock()
 
-    def slow(file: bytes) -> NDArray[np.uint8]:
+    def slow(file: bytes) -> Image.Image:
         nonlocal running, most
         with lock:
             running += 1
@@ -460,7 +460,7 @@ def test_many_arrivals_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
         threading.Event().wait(0.005)
         with lock:
             running -= 1
-        return np.zeros((4, 4, 3), np.uint8)
+        return Image.new("RGB", (4, 4))
 
     monkeypatch.setattr(image_codec, "_decoding", threading.BoundedSemaphore(2))
     monkeypatch.setattr(image_codec, "_decode", slow)
