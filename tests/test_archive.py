@@ -1,0 +1,97 @@
+"""What the registry gets: the description in pyproject.toml, and the archive, which has to work when it is unpacked."""
+
+from __future__ import annotations
+
+import re
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.stage import KEY, Stage
+from tools.archive import archived_files, write_archive
+from tools.comfyui import ComfyUI
+from tools.package import ROOT, copy_package
+from tools.workflows import text_to_image
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+NODE = "comfyui-openai-dalle2"
+MAX_ARCHIVE_BYTES = 2_000_000
+
+
+@pytest.fixture(scope="module")
+def description() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_archive(tmp_path_factory.mktemp("archive") / "node.zip")
+
+
+def test_the_description_passes_the_registrys_specification(description: dict[str, Any]) -> None:
+    project, comfy = description["project"], description["tool"]["comfy"]
+    assert project["name"] == NODE
+    assert len(project["name"]) < 100 and re.fullmatch(r"[a-z]+([-_.]?[a-z0-9]+)*", project["name"])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
+    assert (ROOT / project["license"]["file"]).is_file() and project["description"]
+    assert "Operating System :: OS Independent" in project["classifiers"]
+    assert project["urls"]["Repository"].startswith("https://github.com/")
+    assert re.fullmatch(r">=\d+\.\d+\.\d+", comfy["requires-comfyui"])
+    assert comfy["PublisherId"] and comfy["DisplayName"] == "OpenAI DALL·E 2"
+    assert comfy["includes"] == []
+
+
+def test_the_dependencies_are_those_of_requirements_txt(description: dict[str, Any]) -> None:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert description["project"]["dependencies"] == [line for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize(("key", "ratio"), [("Icon", 1), ("Banner", 21 / 9)])
+def test_the_artwork_is_where_the_description_says_and_has_its_shape(
+    description: dict[str, Any], key: str, ratio: float
+) -> None:
+    repository = description["project"]["urls"]["Repository"]
+    raw = repository.replace("github.com", "raw.githubusercontent.com") + "/main/"
+    address = description["tool"]["comfy"][key]
+    assert address.startswith(raw)
+    with Image.open(ROOT / address.removeprefix(raw)) as picture:
+        width, height = picture.size
+    assert width / height == pytest.approx(ratio, abs=0.001)
+    assert key != "Icon" or width <= 400
+
+
+def test_every_action_of_the_workflows_is_pinned_by_its_commit() -> None:
+    for workflow in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for action in re.findall(r"uses: (\S+.*)", workflow.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+|\./\S+", action), f"{workflow.name}: {action}"
+
+
+def test_the_archive_holds_what_an_installation_needs_and_nothing_else(archive: Path, tmp_path: Path) -> None:
+    installed = {path.relative_to(tmp_path).as_posix() for path in copy_package(tmp_path).rglob("*") if path.is_file()}
+    assert set(archived_files()) == installed
+    assert archive.stat().st_size < MAX_ARCHIVE_BYTES
+    assert not [name for name in archived_files() if "test" in name.lower() or name.endswith(".env")]
+
+
+def test_the_archive_works_when_it_is_unpacked_into_custom_nodes(archive: Path, own_key: Stage, tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(tmp_path / "custom_nodes" / NODE)
+    env = {"OPENAI_BASE_URL": own_key.emulator.base_url, "OPENAI_API_KEY": KEY}
+    with ComfyUI(tmp_path, env=env, package=None) as comfyui:
+        assert len(Stage(comfyui, own_key.emulator).pictures(text_to_image("out of the box", size="256x256"))) == 1
+        for path in (
+            f"/extensions/{NODE}/docs/OpenAIDalle2.md",
+            f"/extensions/{NODE}/docs/images/text-to-image.jpg",
+            f"/api/workflow_templates/{NODE}/text-to-image.json",
+            f"/api/workflow_templates/{NODE}/text-to-image.jpg",
+        ):
+            assert requests.get(comfyui.url + path, timeout=30).status_code == 200, path

@@ -1,0 +1,309 @@
+"""ComfyUI's editor in a real browser, with the frontend that its version pins and with the newest."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, expect
+
+from dalle2.backends import NO_KEY
+from dalle2.errors import CONDITIONS
+from dalle2.inpainting import NEEDS_BOTH
+from dalle2.nodes import EMPTY_PROMPT, OpenAIDalle2
+from emulator import Emulator, Fault
+from emulator.knobs import Knobs
+from tests.stage import SAVED_WORKFLOW, png
+from tools.browser import ChromiumNotFound, chromium, started_browser, visitor
+from tools.comfyui import ComfyUI
+from tools.editor_page import NODE, Editor
+from tools.frontends import FRONTENDS, comfyui_for_browser, set_up, use_own_key
+from tools.package import ROOT
+from tools.screenshots import THUMBNAIL_PX
+from tools.workflows import example_photo
+
+# The name of each template, and how many pictures each of its SaveImage nodes shows.
+TEMPLATES = {"text-to-image": 1, "inpainting": 1, "several-prompts": 2, "batch": 4}
+IMAGE_WITHOUT_MASK = SAVED_WORKFLOW.with_name("image-without-mask.json")
+EDIT_A_PHOTO = SAVED_WORKFLOW.with_name("edit-a-photo.json")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A running ComfyUI, the emulator that it talks to, and a browser to look at it."""
+
+    frontend: str
+    comfyui: ComfyUI
+    emulator: Emulator
+    browser: Browser
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One of the errors that users meet most.
+
+    `says` is our sentence; `notice` is what the newest frontend makes of it in its own words, which it translates.
+    """
+
+    says: str
+    notice: str
+    faults: tuple[Fault, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+    prompt: str = "A road that leads nowhere"
+    workflow: Path = ROOT / "example_workflows" / "text-to-image.json"
+
+
+def sentence(condition: str) -> str:
+    """The first sentence of a row of the table of errors."""
+    return next(row.says for row in CONDITIONS if row.name == condition).split(". ")[0]
+
+
+FAILURES = {
+    "no key": Failure(NO_KEY.split(":")[0], "OpenAI DALL·E 2 failed", settings={"DALLE2_BACKEND": "openai"}),
+    "wrong key": Failure(sentence("key"), "OpenAI DALL·E 2 failed", (Fault("unauthorized", times=None),)),
+    "blank prompt": Failure(EMPTY_PROMPT, "OpenAI DALL·E 2 rejected the value for prompt.", prompt="  "),
+    "image without mask": Failure(NEEDS_BOTH, "OpenAI DALL·E 2 failed", workflow=IMAGE_WITHOUT_MASK),
+    "moderation": Failure(sentence("moderation"), "Content blocked", (Fault("moderation"),)),
+    "rate limit": Failure(sentence("rate"), "Servers are busy", (Fault("rate_limit", times=None, retry_after_s=600),)),
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with started_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module", params=FRONTENDS)
+def open_desk(
+    request: pytest.FixtureRequest, browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Desk]:
+    folder = tmp_path_factory.mktemp(request.param)
+    with Emulator() as emulator, comfyui_for_browser(folder, request.param, emulator) as comfyui:
+        yield Desk(request.param, comfyui, emulator, browser)
+
+
+@pytest.fixture
+def desk(open_desk: Desk) -> Iterator[Desk]:
+    """The desk for one test: the user's own key, an empty log, and every knob in its place."""
+    use_own_key(open_desk.comfyui, open_desk.emulator)
+    open_desk.emulator.clear()
+    Knobs.__init__(open_desk.emulator)
+    yield open_desk
+    open_desk.emulator.clear()
+
+
+@pytest.fixture(scope="module")
+def somebody(open_desk: Desk) -> Iterator[BrowserContext]:
+    """One visitor for all tests with a frontend: its browser remembers the frontend's code."""
+    with visitor(open_desk.browser) as somebody:
+        yield somebody
+
+
+@pytest.fixture(scope="module")
+def open_editor(open_desk: Desk, somebody: BrowserContext) -> Editor:
+    use_own_key(open_desk.comfyui, open_desk.emulator)
+    return Editor(somebody.new_page(), open_desk.comfyui.url)
+
+
+@pytest.fixture
+def editor(desk: Desk, open_editor: Editor) -> Editor:
+    """The editor of all tests with a frontend: it takes longer to load than most of them."""
+    open_editor.tidy()
+    return open_editor
+
+
+def colours(png: bytes) -> int:
+    """How many different colours a picture has: the editor itself uses few."""
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).reshape(-1, 3)
+    return len(np.unique(pixels, axis=0))
+
+
+@pytest.mark.parametrize(("name", "count"), TEMPLATES.items())
+def test_a_template_opens_and_runs_as_it_is(editor: Editor, name: str, count: int) -> None:
+    editor.open_template(name)
+    (first, *others) = editor.nodes("SaveImage")
+    assert colours(editor.look_at(first)) < 1000
+    editor.run()
+    for node_id in (first, *others):
+        assert len(set(editor.pictures(node_id))) == count
+    assert colours(editor.look_at(first)) > 1000
+
+
+def test_every_template_has_a_thumbnail_and_a_note(editor: Editor) -> None:
+    editor.browse_templates()
+    for name in TEMPLATES:
+        picture = editor.template(name).locator("img").first
+        expect(picture).not_to_have_attribute("src", re.compile("default-template"))
+        assert picture.evaluate("it => it.decode().then(() => it.naturalWidth)") == THUMBNAIL_PX
+    for name in TEMPLATES:
+        editor.open_template(name)
+        assert len(editor.nodes("MarkdownNote")) == 1
+
+
+def test_a_graph_built_by_hand_runs(desk: Desk, editor: Editor) -> None:
+    editor.clear()
+    drawn = editor.add_node("dalle", "OpenAI DALL·E 2", (300, 250))
+    saved = editor.add_node("save image", "Save Image", (850, 250))
+    editor.connect(drawn, "IMAGE", saved, "images")
+    editor.type_prompt("A fox in the snow")
+    editor.run()
+    assert editor.pictures(saved)
+    (call,) = desk.emulator.posts
+    assert call.fields["prompt"] == "A fox in the snow"
+
+
+def test_a_graph_of_the_old_node_opens_with_its_values_and_runs(desk: Desk, editor: Editor) -> None:
+    desk.comfyui.upload("hills-with-a-hole.png", example_photo(512))
+    editor.page.reload()
+    editor.wait_until_ready()
+    editor.open_file(SAVED_WORKFLOW)
+    (node_id,) = editor.nodes(NODE)
+    look = editor.page.evaluate("id => window.app.graph.getNodeById(id).serialize()", node_id)
+    assert (look["color"], look["bgcolor"]) == ("#432", "#653")
+    assert look["widgets_values"] == ["A red hot-air balloon", 1547204331, "randomize", "512x512", 2]
+    editor.run()
+    (saved,) = editor.nodes("SaveImage")
+    assert len(editor.pictures(saved)) == 2
+    (call,) = desk.emulator.posts
+    assert call.path.endswith("/edits") and call.fields["prompt"] == "A red hot-air balloon"
+
+
+@pytest.mark.parametrize("open_desk", ["newest"], indirect=True)
+def test_a_mask_painted_in_the_mask_editor_is_what_is_edited(desk: Desk, editor: Editor) -> None:
+    photo = Image.open(io.BytesIO(example_photo(512))).convert("RGB")
+    desk.comfyui.upload("hills.png", png(np.asarray(photo)))
+    editor.page.reload()
+    editor.wait_until_ready()
+    editor.open_file(EDIT_A_PHOTO)
+    (loaded,) = editor.nodes("LoadImage")
+    mask_editor = editor.open_mask_editor(loaded)
+    editor.paint_mask(mask_editor, [(500, 300), (560, 300)], thickness=50)
+    editor.save_mask(mask_editor)
+    editor.run()
+    (saved,) = editor.nodes("SaveImage")
+    assert editor.pictures(saved)
+    (call,) = desk.emulator.posts
+    sent = np.asarray(Image.open(io.BytesIO(call.file("mask").data)))
+    assert 0.01 < (sent[..., 3] < 128).mean() < 0.2
+
+
+def test_the_node_says_what_it_waits_for_and_shows_the_picture(desk: Desk, editor: Editor) -> None:
+    desk.emulator.delay_s = 3
+    editor.open_template("text-to-image")
+    editor.type_prompt("A slow river")
+    editor.run()
+    for seconds in (1, 2):
+        expect(editor.text_on_node(rf"^Waiting for .*, {seconds} s$")).to_be_visible()
+    (drawn,), (saved,) = editor.nodes(NODE), editor.nodes("SaveImage")
+    assert editor.pictures(saved) and colours(editor.look_at(drawn)) > 1000
+    if desk.frontend == "pinned":  # the newest takes the texts away when the run is over
+        expect(editor.text_on_node(r"^1 picture by gpt-image-2, in place of dall-e-2, [\d.]+ s$")).to_be_visible()
+
+
+def test_cancel_stops_the_node_and_the_next_run_works(desk: Desk, editor: Editor) -> None:
+    desk.emulator.delay_s = 30
+    editor.open_template("text-to-image")
+    editor.type_prompt("Something slow")
+    editor.run()
+    expect(editor.text_on_node(r"^Waiting for .*, \d+ s$")).to_be_visible()
+    editor.cancel()
+    editor.wait_until_idle()
+    desk.emulator.delay_s = 0
+    editor.type_prompt("Something else")
+    editor.run()
+    (saved,) = editor.nodes("SaveImage")
+    assert editor.pictures(saved)
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failed_run_is_told_in_the_words_that_were_meant(desk: Desk, editor: Editor, name: str) -> None:
+    failure = FAILURES[name]
+    for fault in failure.faults:
+        desk.emulator.fail(fault)
+    if failure.settings:
+        set_up(desk.comfyui, **failure.settings)
+    editor.open_file(failure.workflow)
+    editor.type_prompt(failure.prompt)
+    editor.run()
+    problem = editor.problem()
+    assert failure.says in problem.notice + problem.details
+    if desk.frontend == "newest":
+        assert failure.notice in problem.notice
+
+
+@pytest.mark.parametrize(("locale", "words"), [("en-US", "mask"), ("ja-JP", "マスク")])
+def test_the_help_opens_from_the_node_in_the_users_language(desk: Desk, locale: str, words: str) -> None:
+    with visitor(desk.browser, locale=locale) as reader:
+        editor = Editor(reader.new_page(), desk.comfyui.url)
+        editor.open_file(ROOT / "example_workflows" / "text-to-image.json")
+        editor.open_help(editor.nodes(NODE)[0])
+        expect(editor.help).to_contain_text(words)
+        pictures = editor.help.locator("img")
+        assert pictures.count() >= 3
+        assert all(editor.help.locator("img").evaluate_all(LOADED))
+
+
+LOADED = "all => Promise.all(all.map(it => it.decode().then(() => it.naturalWidth > 0, () => false)))"
+
+
+def test_the_search_finds_the_node_by_its_names(editor: Editor) -> None:
+    editor.clear()
+    for words in ("DALL-E", "dalle", "OpenAI"):
+        expect(editor.search(words, "OpenAI DALL·E 2")).to_be_visible()
+
+
+@pytest.mark.parametrize("open_desk", ["newest"], indirect=True)
+def test_the_search_finds_the_node_by_its_aliases(desk: Desk, somebody: BrowserContext) -> None:
+    """Only a newer ComfyUI than the tested one passes them on; its answer is completed as that does."""
+    with somebody.new_page() as page:
+        page.route("**/object_info", lambda route: route.fulfill(json=with_aliases(route.fetch().json())))
+        editor = Editor(page, desk.comfyui.url)
+        editor.clear()
+        for words in OpenAIDalle2.SEARCH_ALIASES:
+            expect(editor.search(words, "OpenAI DALL·E 2")).to_be_visible()
+
+
+def with_aliases(info: dict[str, Any]) -> dict[str, Any]:
+    """The description of all nodes, with our aliases where a ComfyUI of today gives them."""
+    return {**info, NODE: {**info[NODE], "search_aliases": OpenAIDalle2.SEARCH_ALIASES}}
+
+
+def test_with_an_own_key_nobody_is_asked_to_sign_in(editor: Editor) -> None:
+    editor.open_template("text-to-image")
+    expect(editor.sign_in_button).to_have_count(0)
+    editor.run()
+    (saved,) = editor.nodes("SaveImage")
+    assert editor.pictures(saved)
+    expect(editor.sign_in_dialog).to_have_count(0)
+
+
+def test_without_a_key_and_an_account_the_frontend_asks_to_sign_in(desk: Desk, somebody: BrowserContext) -> None:
+    set_up(desk.comfyui)
+    with somebody.new_page() as page:
+        editor = Editor(page, desk.comfyui.url)
+        editor.open_template("text-to-image")
+        editor.type_prompt("A picture for nobody")
+        if desk.frontend == "newest":
+            editor.sign_in_button.click()
+        else:
+            editor.run()
+        expect(editor.sign_in_dialog).to_be_visible()
+    assert not desk.emulator.requests
+
+
+def test_a_missing_browser_is_said_with_the_way_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ChromiumNotFound, match="apt-get install chromium"):
+        chromium()
+    monkeypatch.setenv("CHROMIUM", str(tmp_path / "nowhere"))
+    with pytest.raises(ChromiumNotFound, match="nowhere, and that is no program"):
+        chromium()

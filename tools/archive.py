@@ -1,0 +1,48 @@
+"""`python -m tools.archive FILE.zip`: the archive that the registry gets, made as its command line makes it.
+
+That is every file that git tracks, less what `.comfyignore` names in the language of `.gitignore`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from tools.package import ROOT
+
+IGNORE_FILE = ".comfyignore"
+
+
+def archived_files(root: Path = ROOT) -> list[str]:
+    """The paths of the archive, with forward slashes. Raises CalledProcessError outside of a git repository."""
+    ignored = set(_tracked(root, "--ignored", f"--exclude-from={IGNORE_FILE}"))
+    return [path for path in _tracked(root) if path not in ignored]
+
+
+def write_archive(archive: Path, root: Path = ROOT) -> Path:
+    """Write the archive and return its path."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in archived_files(root):
+            file.write(root / path, path)
+    return archive
+
+
+def _tracked(root: Path, *options: str) -> list[str]:
+    command = ["git", "ls-files", "-z", "--cached", *options]
+    listed = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE)
+    return [path for path in listed.stdout.decode().split("\0") if path]
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    archive = write_archive(Path(sys.argv[1]))
+    print(f"{archive}: {len(archived_files())} files, {archive.stat().st_size} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""ComfyUI's editor in a browser's tab, used with mouse and keyboard.
+
+One driver for two generations of the frontend: in 1.32 errors are dialogs and help is in the sidebar; in 1.58 errors
+are a notice whose details open in a panel, and so does the help.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import FloatRect, Locator, Page, expect
+
+from tools.browser import WINDOW
+from tools.editor_scripts import ANIMATIONS_DONE, FRAME, LOADED_PICTURES, PLACES, TOP_OF
+
+PACKAGE = "comfyui-openai-dalle2"
+NODE = "OpenAIDalle2"
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the editor tells about a run that failed: its notice or dialog, and the details where it has some."""
+
+    notice: str
+    details: str = ""
+
+
+class Editor:
+    """The editor at `url`, opened in `page` by someone who has been there before and has chosen `settings`."""
+
+    def __init__(self, page: Page, url: str, settings: Mapping[str, Any] | None = None) -> None:
+        self.page = page
+        # A first visit begins with a tour of the templates, and 1.32 advertises another look in a banner.
+        page.request.post(f"{url}/settings", data={"Comfy.TutorialCompleted": True, **(settings or {})}).dispose()
+        page.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
+        page.goto(url)
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait for the end of a (re)load."""
+        self._wait("() => Boolean(window.app?.extensionManager && window.app.graph && window.app.canvas)")
+        expect(self.page.get_by_test_id("queue-button").or_(self.sign_in_button)).to_be_visible()
+
+    def tidy(self) -> None:
+        """Close what is open over the canvas and beside it: the search, dialogs, and the panel of 1.58."""
+        if self._search_box.is_visible():
+            self.page.keyboard.press("Escape")
+            expect(self._search_box).to_be_hidden()
+        dialogs = self.page.locator("[role=dialog]:visible")
+        while count := dialogs.count():
+            self.page.keyboard.press("Escape")
+            expect(dialogs).not_to_have_count(count)
+        if self._panel.is_visible():
+            self.page.get_by_role("button", name="Toggle properties panel").first.click()
+            expect(self._panel).to_be_hidden()
+
+    def wait_until_idle(self) -> None:
+        """Wait until there is nothing to cancel."""
+        expect(self._cancel_button).to_be_disabled()
+
+    @property
+    def sign_in_button(self) -> Locator:
+        """What 1.58 shows in place of Run to someone who has to sign in first."""
+        return self.page.get_by_test_id("partner-sign-in-to-run-button")
+
+    @property
+    def sign_in_dialog(self) -> Locator:
+        """The frontend's own dialog for a node that needs a Comfy.org account."""
+        return self.page.get_by_role("dialog").filter(has_text=re.compile("sign in", re.IGNORECASE))
+
+    @property
+    def help(self) -> Locator:
+        """The help page of a node, while it is open."""
+        return self.page.locator(".node-help-content")
+
+    def browse_templates(self) -> None:
+        """Open the template browser at this package's templates."""
+        self.page.get_by_role("button", name="Templates").first.click()
+        self.page.get_by_role("dialog").get_by_text(PACKAGE).first.click()
+        expect(self.template("text-to-image")).to_be_visible()
+
+    def template(self, name: str) -> Locator:
+        """The card of a template in the template browser."""
+        return self.page.get_by_test_id(f"template-workflow-{name}")
+
+    def open_template(self, name: str) -> None:
+        """Choose one of this package's templates in the template browser."""
+        if not self.template(name).is_visible():
+            self.browse_templates()
+        self.template(name).click()
+        expect(self.page.get_by_test_id("template-workflows-content")).to_have_count(0)
+        self._wait("kind => window.app.graph.nodes.some(node => node.type === kind)", NODE)
+
+    def open_file(self, path: Path) -> None:
+        """Open the file of a workflow, as the menu's Open does."""
+        self.clear()
+        self.page.locator("#comfy-file-input").set_input_files(path)
+        self._wait("() => window.app.graph.nodes.length")
+
+    def clear(self) -> None:
+        """Take everything off the canvas."""
+        self.page.evaluate("() => window.app.graph.clear()")
+
+    def search(self, words: str, name: str) -> Locator:
+        """Open the search for nodes with a double click, type, and return the place where a name is found."""
+        if not self._search_box.is_visible():
+            self.page.mouse.dblclick(WINDOW["width"] / 2, WINDOW["height"] - 60)
+        self._search_box.fill(words)
+        return self._found.filter(has_text=name).first
+
+    def add_node(self, words: str, name: str, at: Point) -> int:
+        """Search for a node, choose it by its name, and drag it to a place in the window; returns its id."""
+        before = set(self.nodes())
+        self.search(words, name).click()
+        expect(self._search_box).to_have_count(0)
+        self.page.mouse.move(*at, steps=4)
+        self.page.mouse.click(*at)  # 1.58 hands a new node to the mouse, until a click
+        (added,) = set(self.nodes()) - before
+        self._drag(self._places(added)["title"], at)
+        return added
+
+    def connect(self, source: int, output: str, target: int, name: str) -> None:
+        """Drag a link from an output to an input, both given by their names."""
+        ends = self._places(source, output, is_output=True)["slot"], self._places(target, name)["slot"]
+        self._drag(*ends)
+        linked = "([id, name]) => window.app.graph.getNodeById(id).inputs.find(it => it.name === name).link !== null"
+        self._wait(linked, [target, name])
+
+    def type_prompt(self, text: str) -> None:
+        """Type into the first prompt on the canvas."""
+        self.page.locator("textarea.comfy-multiline-input").first.fill(text)
+
+    def open_help(self, node_id: int) -> None:
+        """Open the help page of a node with the button that appears above it when it is selected."""
+        self.page.mouse.click(*self._places(node_id)["title"])
+        self.page.get_by_test_id("info-button").click()
+        expect(self.help).to_be_visible()
+
+    def open_mask_editor(self, node_id: int) -> Locator:
+        """Open the mask editor of 1.58 on a Load Image node, and return it."""
+        self.page.mouse.click(*self._places(node_id)["title"])
+        self.page.get_by_role("button", name="Open Mask Editor for Selected Node").click()
+        mask_editor = self.page.get_by_role("dialog").filter(has=self.page.get_by_test_id("mask-editor-ui"))
+        expect(mask_editor.get_by_role("button", name="Save")).to_be_visible()
+        return mask_editor
+
+    def paint_mask(self, mask_editor: Locator, stroke: Sequence[Point], thickness: int) -> None:
+        """Paint a stroke through points of the window, with a brush so many pixels of the picture thick."""
+        mask_editor.locator("input[type=number]").first.fill(str(thickness))
+        self.page.mouse.move(*stroke[0])
+        self.page.mouse.down()
+        for point in stroke:
+            self.page.mouse.move(*point, steps=4)
+        self.page.mouse.up()
+
+    def save_mask(self, mask_editor: Locator) -> None:
+        """Press Save in the mask editor."""
+        mask_editor.get_by_role("button", name="Save").click()
+        expect(mask_editor).to_have_count(0)
+
+    def run(self) -> None:
+        """Press Run."""
+        button = self.page.get_by_test_id("queue-button")
+        # 1.32 gives the name to a group of buttons, 1.58 to the button itself.
+        (button if button.evaluate("it => it.tagName") == "BUTTON" else button.get_by_role("button").first).click()
+
+    def cancel(self) -> None:
+        """Press the button that stops the run."""
+        self._cancel_button.click()
+
+    def text_on_node(self, pattern: str) -> Locator:
+        """The line on a node that a regular expression matches."""
+        return self.page.get_by_text(re.compile(pattern)).first
+
+    def pictures(self, node_id: int) -> list[str]:
+        """Wait until a node shows the pictures of its run, and return their addresses."""
+        addresses: list[str] = self._wait(LOADED_PICTURES, node_id)
+        return addresses
+
+    def problem(self) -> Problem:
+        """Wait for what the editor says about a run that failed, open its details, and return both."""
+        notice, dialog = self.page.get_by_test_id("error-overlay"), self.page.locator(".comfy-error-report")
+        expect(notice.or_(dialog).first).to_be_visible()
+        if not notice.count():
+            return Problem(dialog.inner_text())
+        text = notice.inner_text()
+        self.page.get_by_test_id("error-overlay-see-errors").click()
+        expect(self._panel).to_be_visible()
+        for details in self._panel.get_by_role("button", name=re.compile("^Info for")).all():
+            details.click()
+        return Problem(text, self._panel.inner_text())
+
+    def nodes(self, kind: str | None = None) -> list[int]:
+        """The ids of the nodes of a type, or of all."""
+        code = "kind => window.app.graph.nodes.filter(it => !kind || it.type === kind).map(it => it.id)"
+        ids: list[int] = self.page.evaluate(code, kind)
+        return ids
+
+    def frame(self, *, left: float = 80, top: float = 100, right: float = 30, bottom: float = 60) -> None:
+        """Bring all nodes into sight, so many pixels from the edges of the window."""
+        self.page.evaluate(FRAME, [left, top, right, bottom])
+        # Two frames: the canvas is drawn in the next one, and what lies over it follows in the one after.
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def wait_until_quiet(self) -> None:
+        """Wait until the notices that go by themselves are gone."""
+        for notice in (".p-toast-message", "[data-testid=queue-notification-banner]"):
+            expect(self.page.locator(notice).locator("visible=true")).to_have_count(0)
+        self.page.mouse.move(WINDOW["width"] / 2, WINDOW["height"] - 5)
+        self.page.evaluate(ANIMATIONS_DONE)
+
+    def widen_panel(self, width: float) -> None:
+        """Drag the edge of the panel of 1.58 until it has that width."""
+        box = self._panel.bounding_box() or FloatRect(x=0, y=0, width=0, height=0)
+        edge = box["x"] - 2
+        self._drag((edge, 400), (edge + box["width"] - width, 400))
+
+    def look_at_panel(self, until: str) -> bytes:
+        """A PNG of the panel of 1.58, down to where a text begins in it, or of its upper part."""
+        box = self._panel.bounding_box() or FloatRect(x=0, y=0, width=0, height=0)
+        end = self._panel.evaluate(TOP_OF, until) or box["y"] + box["height"] * 0.55
+        return self.page.screenshot(clip=FloatRect(x=box["x"], y=box["y"], width=box["width"], height=end - box["y"]))
+
+    def deselect(self) -> None:
+        """Select no node."""
+        self.page.evaluate("() => window.app.canvas.deselectAll()")
+
+    def look_at(self, node_id: int) -> bytes:
+        """A PNG of the part of the window where a node is, with its title."""
+        left, top, right, bottom = self._places(node_id)["corners"]
+        return self.page.screenshot(clip=FloatRect(x=left, y=top, width=right - left, height=bottom - top))
+
+    @property
+    def _panel(self) -> Locator:
+        return self.page.get_by_test_id("properties-panel")
+
+    @property
+    def _cancel_button(self) -> Locator:
+        return self.page.get_by_role("button", name="Cancel current run").first
+
+    @property
+    def _search_box(self) -> Locator:
+        old = self.page.locator(".comfy-vue-node-search-container input[type=text]")
+        return old.or_(self.page.get_by_role("search").get_by_role("combobox").and_(self.page.locator("input")))
+
+    @property
+    def _found(self) -> Locator:
+        old = self.page.locator(".comfy-vue-node-search-container [role=option]")
+        return old.or_(self.page.get_by_role("search").get_by_test_id("result-item"))
+
+    def _places(self, node_id: int, slot: str = "", *, is_output: bool = False) -> Any:
+        return self.page.evaluate(PLACES, [node_id, is_output, slot])
+
+    def _drag(self, start: Point, end: Point) -> None:
+        self.page.mouse.move(*start)
+        self.page.mouse.down()
+        self.page.mouse.move(*end, steps=8)
+        self.page.mouse.up()
+
+    def _wait(self, code: str, argument: Any = None) -> Any:
+        return self.page.wait_for_function(code, arg=argument).json_value()

@@ -1,0 +1,60 @@
+"""What the driver of the editor asks in the page itself: the canvas is one picture, in which nothing can be found."""
+
+from __future__ import annotations
+
+# Where a node, its title and its slots are in the window, in pixels.
+PLACES = """([id, outputs, name]) => {
+    const {canvas, graph} = window.app
+    const node = graph.getNodeById(id)
+    const edge = canvas.canvas.getBoundingClientRect()
+    const inWindow = ([x, y]) => [
+        (x + canvas.ds.offset[0]) * canvas.ds.scale + edge.left,
+        (y + canvas.ds.offset[1]) * canvas.ds.scale + edge.top,
+    ]
+    const [x, y] = node.pos
+    const [width, height] = node.size
+    const slot = name && (outputs ? node.outputs : node.inputs).findIndex(slot => slot.name === name)
+    return {
+        corners: [...inWindow([x, y - 30]), ...inWindow([x + width, y + height])],
+        title: inWindow([x + 60, y - 15]),
+        slot: name && inWindow(outputs ? node.getOutputPos(slot) : node.getInputPos(slot)),
+    }
+}"""
+# Puts all nodes into the part of the window that toolbars leave free.
+FRAME = """([left, top, right, bottom]) => {
+    const {canvas, graph} = window.app
+    const lows = [0, 1].map(axis => Math.min(...graph.nodes.map(node => node.pos[axis])))
+    const highs = [0, 1].map(axis => Math.max(...graph.nodes.map(node => node.pos[axis] + node.size[axis])))
+    lows[1] -= 60
+    const room = [innerWidth - left - right, innerHeight - top - bottom]
+    const size = highs.map((high, axis) => high - lows[axis])
+    canvas.ds.scale = Math.min(1, room[0] / size[0], room[1] / size[1])
+    const edge = canvas.canvas.getBoundingClientRect()
+    const start = [left - edge.left, top - edge.top]
+    canvas.ds.offset = lows.map(
+        (low, axis) => (start[axis] + (room[axis] - size[axis] * canvas.ds.scale) / 2) / canvas.ds.scale - low
+    )
+    canvas.setDirty(true, true)
+}"""
+ANIMATIONS_DONE = """() => Promise.all(
+    document.getAnimations().filter(it => it.effect.getComputedTiming().iterations !== Infinity)
+        .map(it => it.finished.catch(() => {}))
+)"""
+# How far down the window a text begins; null where there is none.
+TOP_OF = """(root, words) => {
+    const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT)
+    while (texts.nextNode()) {
+        const at = texts.currentNode.data.indexOf(words)
+        if (at < 0) continue
+        const range = document.createRange()
+        range.setStart(texts.currentNode, at)
+        range.setEnd(texts.currentNode, at + words.length)
+        return range.getBoundingClientRect().top
+    }
+    return null
+}"""
+LOADED_PICTURES = """id => {
+    const images = window.app.graph.getNodeById(id).imgs ?? []
+    const loaded = images.length > 0 && images.every(image => image.complete && image.naturalWidth)
+    return loaded && images.map(image => image.src)
+}"""

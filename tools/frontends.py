@@ -1,0 +1,47 @@
+"""A ComfyUI for the browser, with one of two generations of its frontend, whose settings can change while it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emulator import Emulator
+from tools.comfyui import ComfyUI
+from tools.package import ROOT
+
+KEY = "sk-emulated"
+# The frontend that ComfyUI's own requirements pin, and the newest, which noxfile.py puts into this folder.
+FRONTENDS = ("pinned", "newest")
+NEWEST = Path(sys.prefix) / "newest-frontend" / "comfyui_frontend_package" / "static"
+
+
+class FrontendNotFound(RuntimeError):
+    """The newest frontend is not installed."""
+
+
+@contextmanager
+def comfyui_for_browser(base_dir: Path, frontend: str, emulator: Emulator, package: Path = ROOT) -> Iterator[ComfyUI]:
+    """A running ComfyUI whose only way out is the emulator. Raises FrontendNotFound."""
+    args = ["--comfy-api-base", emulator.comfy_base]
+    if frontend == "newest":
+        if not NEWEST.is_dir():
+            raise FrontendNotFound(f"The newest frontend is not in {NEWEST}: `python dev.py tests` puts it there.")
+        args += ["--front-end-root", str(NEWEST)]
+    with ComfyUI(base_dir, args=args, package=package) as comfyui:
+        yield comfyui
+
+
+def set_up(comfyui: ComfyUI, **settings: str) -> None:
+    """Write the node's settings into its `.env`, where they count from the next call on."""
+    lines = "".join(f"{name}={value}\n" for name, value in settings.items())
+    package = comfyui.base_dir / "custom_nodes" / "comfyui-openai-dalle2"
+    (package / ".env").write_text(lines, encoding="utf-8")
+
+
+def use_own_key(comfyui: ComfyUI, emulator: Emulator) -> None:
+    """Let the node use the emulator in the part of OpenAI, with the key that it takes."""
+    set_up(
+        comfyui, OPENAI_BASE_URL=emulator.base_url, OPENAI_API_KEY=emulator.api_key or "", DALLE2_MODEL="gpt-image-2"
+    )
