@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .errors import NOT_CHARGED, SIGN_IN
+from .errors import NOT_CHARGED, SIGN_IN, ImagesApiError
 from .models import ImageRequest
 
 ENV_FILE = Path(__file__).with_name(".env")
@@ -36,6 +36,8 @@ NO_KEY = f"OpenAI needs a key: {HOW_TO_SET_A_KEY}. {NOT_CHARGED}"
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the message names the variable and what it may be."""
+
+    __module__ = ImagesApiError.__module__
 
 
 class Settings(BaseSettings):

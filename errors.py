@@ -35,6 +35,12 @@ USEFUL_HEADERS = ("x-request-id", "retry-after", "retry-after-ms", "x-should-ret
 class ImagesApiError(Exception):
     """Base of everything that this client raises."""
 
+    # The editor shows an error's module before its message, and ComfyUI imports this package by its whole path.
+    __module__ = "OpenAIDalle2"
+
+    def __init_subclass__(cls) -> None:
+        cls.__module__ = ImagesApiError.__module__
+
 
 class ConnectionFailed(ImagesApiError):
     """The server was not reached, or its answer was lost.

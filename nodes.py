@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from functools import partial
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from .drawing import as_batch, describe, draw
 from .inpainting import edits_of
 from .retry import Retrier
 from .stand_ins import Order
+
+log = logging.getLogger("comfyui-openai-dalle2")
 
 NODE_ID = "OpenAIDalle2"
 SIZES = ("256x256", "512x512", "1024x1024")
@@ -146,7 +149,9 @@ class OpenAIDalle2:
         started = time.monotonic()
         with host.current_run() as run, connect(backend, run) as client:
             drawn = draw(orders, client, backend, run)
-            run.say(describe(drawn, time.monotonic() - started))
+            outcome = describe(drawn, time.monotonic() - started)
+            log.info("%s: %s", NODE_ID, outcome)
+            run.say(outcome)
             return (as_batch(drawn),)
 
 

@@ -253,7 +253,10 @@ def test_a_saved_picture_and_the_log_hold_no_key(own_key: Stage) -> None:
 
 def test_an_error_reaches_the_dialog_in_the_words_that_were_meant(own_key: Stage) -> None:
     own_key.emulator.fail(Fault("moderation"))
-    said = problem(own_key.comfyui.run(text_to_image("something bad"))) or ""
+    entry = own_key.comfyui.run(text_to_image("something bad"))
+    said = problem(entry) or ""
+    (error,) = [details for kind, details in entry["status"]["messages"] if kind == "execution_error"]
+    assert error["exception_type"] == "OpenAIDalle2.StatusError"
     assert said.startswith("OpenAIDalle2: Your request was flagged by our content moderation system")
     assert "Nothing was charged." in said and "Request id: req_" in said
     assert own_key.pictures(text_to_image("something good", size="256x256"))
