@@ -67,9 +67,9 @@ def draw(orders: Sequence[Order], client: ImagesClient, backend: Backend, run: R
 def as_batch(drawn: Sequence[Drawn]) -> Tensor:
     """All pictures as one IMAGE, with alpha only where some picture has transparency."""
     batches = [each.pictures for each in drawn]
-    if any(batch.shape[-1] == 4 and (batch[..., 3] < 1).any() for batch in batches):
-        return torch.cat([with_alpha(batch) for batch in batches])
-    return torch.cat([batch[..., :3] for batch in batches])
+    has_alpha = any(batch.shape[-1] == 4 and (batch[..., 3] < 1).any() for batch in batches)
+    uniform = [with_alpha(batch) if has_alpha else batch[..., :3] for batch in batches]
+    return torch.cat(uniform) if len(uniform) > 1 else uniform[0].contiguous()  # cat would copy a single one too
 
 
 def describe(drawn: Sequence[Drawn], seconds: float) -> str:
@@ -128,8 +128,7 @@ def _fetch(client: ImagesClient, run: Run, order: Order, kept: KeptAnswer) -> Te
 
     def fetch(place: int) -> None:
         try:
-            batch.put(place, _content(client, kept, place, pictures[place]))
-            run.step(batch.thumbnail(place))
+            run.step(batch.put(place, _content(client, kept, place, pictures[place])))
         except (ImagesApiError, PictureError) as err:
             kept.downloads.pop(place, None)
             problems[place] = err

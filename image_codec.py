@@ -28,7 +28,7 @@ from .threads import WORKERS, side_by_side
 MAX_PIXELS = 1536 * 1024  # of a picture that goes out; more would only cost time, no model draws from it
 MAX_DECODED_PIXELS = 4096 * 4096  # of a picture that comes in: twice the largest that OpenAI draws
 THUMBNAIL_SIDE_PX = 512
-BAND_ROWS = 64  # are turned into floats at a time: a whole picture would be in memory twice meanwhile
+BAND_ROWS = 64  # are turned into floats or bytes at a time: a whole picture would be in memory twice meanwhile
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 Pixels: TypeAlias = NDArray[np.uint8]  # [H,W,C]
@@ -69,9 +69,10 @@ def encode_rgba_png(image: Tensor, mask: Tensor | None = None) -> bytes:
     pixels = single_image(image)
     size = within(MAX_PIXELS, *pixels.shape[:2])
     if mask is None:
-        return _png(*_planes(with_alpha(resize(pixels[None], *size)[0])))
+        scaled = with_alpha(resize(pixels[None], *size)[0]).numpy()
+        return _png(scaled[..., :3], scaled[..., 3])
     alpha = 1 - resize_mask(single_mask(mask, pixels.shape[:2]), *size).numpy()
-    return _png(*_planes(resize(pixels[None, ..., :3], *size)[0]), alpha)
+    return _png(resize(pixels[None, ..., :3], *size)[0].numpy(), alpha)
 
 
 def encode_mask_png(mask: Tensor) -> bytes:
@@ -82,7 +83,7 @@ def encode_mask_png(mask: Tensor) -> bytes:
     """
     values = single_mask(mask)
     edit = (resize_mask(values, *within(MAX_PIXELS, *values.shape)).numpy() > 0).astype(np.float32)
-    return _png(edit, edit, edit, 1 - edit)
+    return _png(np.broadcast_to(edit[..., None], (*edit.shape, 3)), 1 - edit)
 
 
 def decode_images(pictures: Sequence[bytes]) -> Tensor:
@@ -110,8 +111,11 @@ class PictureBatch:
         self._filled: list[int] = []
         self._lock = threading.Lock()
 
-    def put(self, index: int, picture: bytes) -> None:
-        """Decode a file into its place, scaled to the batch's size. Raises PictureError."""
+    def put(self, index: int, picture: bytes) -> Image.Image:
+        """Decode a file into its place, scaled to the batch's size, and return it in about `THUMBNAIL_SIDE_PX`.
+
+        Raises PictureError.
+        """
         height, width = self.tensor.shape[1:3]
         with _decoding:
             image = _decode(picture)
@@ -120,12 +124,8 @@ class PictureBatch:
                 image = Image.fromarray(_as_bytes(resize(pixels[None], height, width)[0].numpy()))
             with self._lock:
                 self._fill(index, image)
-
-    def thumbnail(self, index: int) -> Image.Image:
-        """A picture of the batch in about `THUMBNAIL_SIDE_PX`, to be looked at."""
-        pixels = self.tensor[index]
-        step = max(1, max(pixels.shape[:2]) // THUMBNAIL_SIDE_PX)
-        return Image.fromarray(_as_bytes(pixels[::step, ::step].numpy()))
+            step = max(1, max(height, width) // THUMBNAIL_SIDE_PX)
+            return image.resize((max(1, width // step), max(1, height // step)), Image.Resampling.NEAREST)
 
     def _fill(self, index: int, image: Image.Image) -> None:
         channels = len(image.getbands())
@@ -145,19 +145,18 @@ class PictureBatch:
         self.tensor = tensor
 
 
-def _planes(image: Tensor) -> NDArray[np.float32]:
-    """`[H,W,C]` as `[C,H,W]`, the same memory."""
-    return np.moveaxis(image.numpy(), -1, 0)
+def _png(colour: NDArray[np.float32], alpha: NDArray[np.float32]) -> bytes:
+    """The PNG file of `[H,W,3]` and `[H,W]`."""
+    pixels = np.empty((*alpha.shape, 4), np.uint8)
 
+    def fill(top: int) -> None:
+        band = slice(top, top + BAND_ROWS)
+        colours = _as_bytes(colour[band])
+        for channel in range(3):  # each apart: numpy is slow at copying three bytes at a time
+            pixels[band, :, channel] = colours[..., channel]
+        pixels[band, :, 3] = _as_bytes(alpha[band])
 
-def _png(*planes: NDArray[np.float32]) -> bytes:
-    """The PNG file of red, green, blue and alpha, each `[H,W]`."""
-    pixels = np.empty((*planes[0].shape, 4), np.uint8)
-
-    def fill(channel: int) -> None:
-        pixels[..., channel] = _as_bytes(planes[channel])
-
-    side_by_side(fill, range(4), limit=WORKERS)
+    side_by_side(fill, range(0, len(pixels), BAND_ROWS), limit=WORKERS)
     return write_png(pixels)
 
 

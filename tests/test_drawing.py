@@ -339,18 +339,21 @@ def test_the_text_tells_what_came_from_whom_and_for_how_much(parts: list[Drawn],
     assert describe(parts, 1.5) == text
 
 
-def test_a_batch_has_alpha_only_where_something_is_transparent() -> None:
-    def part(channels: int, alpha: float = 1.0) -> Drawn:
-        pictures = torch.ones(1, 4, 4, channels)
-        pictures[..., 3:] = alpha
-        return Drawn(
-            Order("a", 1, 4),
-            pictures,
-            KeptAnswer("k", Answer(ImageRequest(prompt="a", model=None, n=1, size=""), ())),
-            True,
-        )
+def part(channels: int, alpha: float = 1.0) -> Drawn:
+    pictures = torch.ones(1, 4, 4, channels)
+    pictures[..., 3:] = alpha
+    answer = Answer(ImageRequest(prompt="a", model=None, n=1, size=""), ())
+    return Drawn(Order("a", 1, 4), pictures, KeptAnswer("k", answer), True)
 
+
+def test_a_batch_has_alpha_only_where_something_is_transparent() -> None:
     assert as_batch([part(3), part(3)]).shape == (2, 4, 4, 3)
     assert as_batch([part(3), part(4)]).shape == (2, 4, 4, 3)
     assert as_batch([part(3), part(4, 0.5)]).shape == (2, 4, 4, 4)
     assert (as_batch([part(3), part(4, 0.5)])[0, ..., 3] == 1).all()
+
+
+def test_a_single_batch_is_handed_on_without_a_copy() -> None:
+    only = part(3)
+    assert as_batch([only]).data_ptr() == only.pictures.data_ptr()
+    assert as_batch([part(4)]).shape == (1, 4, 4, 3) and as_batch([part(4)]).is_contiguous()

@@ -425,8 +425,7 @@ def test_pictures_may_arrive_in_many_threads() -> None:
 @pytest.mark.parametrize("channels", [3, 4])
 def test_a_thumbnail_is_small_and_looks_like_its_picture(channels: int) -> None:
     batch = PictureBatch(1, 1024, 700)
-    batch.put(0, file_of(Image.new("RGBA", (700, 1024), (10, 20, 30, 255 if channels == 3 else 40))))
-    thumbnail = batch.thumbnail(0)
+    thumbnail = batch.put(0, file_of(Image.new("RGBA", (700, 1024), (10, 20, 30, 255 if channels == 3 else 40))))
     assert max(thumbnail.size) == 512 and abs(thumbnail.width - 350) <= 1
     assert thumbnail.getpixel((100, 100)) == (10, 20, 30, 40)[:channels]
 
