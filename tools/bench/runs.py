@@ -123,6 +123,12 @@ def graph(nodes: int, *, n: int = 1, size: int = 1024) -> Workflow:
     return {**drawing, **taking}
 
 
+def idle_graph() -> Workflow:
+    """The graph of one node, with a node of ComfyUI in its place that has nothing to do."""
+    blank = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": next(_seeds)}}
+    return {"draw0": blank, "take0": {"class_type": "PreviewAny", "inputs": {"source": ["draw0", 0]}}}
+
+
 @contextmanager
 def both_sides(folder: Path) -> Iterator[tuple[Side, Side]]:
     """ComfyUI with its own node, and ComfyUI with ours, at the same emulator; each has run once."""
