@@ -133,6 +133,11 @@ class Emulator(Knobs):
         self._log.clear()
         self._house.faults.clear()
 
+    def reset(self) -> None:
+        """Empty the log, drop the faults, and put every knob back in its place."""
+        self.clear()
+        super().__init__()
+
     def fail(self, fault: Fault) -> None:
         """Let something go wrong with the next request of the fault's route, after the faults before it."""
         self._house.faults.add(fault)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emulator import Emulator, RequestRecord
-from emulator.knobs import Knobs
 from tools.comfyui import ComfyUI, problem
 from tools.workflows import Workflow
 
@@ -31,12 +30,11 @@ class Stage:
 
     def clean(self) -> Iterator[Stage]:
         """The stage for one test: an empty log before, and every knob back in its place after."""
-        self.emulator.clear()
+        self.emulator.reset()
         try:
             yield self
         finally:
-            self.emulator.clear()
-            Knobs.__init__(self.emulator)
+            self.emulator.reset()
 
     def pictures(self, workflow: Workflow, **options: Any) -> list[NDArray[np.uint8]]:
         """Run a workflow, which has to succeed, and return what its SaveImage nodes saved, `[H,W,C]` each."""

@@ -31,19 +31,11 @@ def running() -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def emulator(running: Emulator, node: Node) -> Iterator[Emulator]:
-    running.clear()
+def emulator(running: Emulator, node: Node) -> Emulator:
+    running.reset()
     running.answer_size = (32, 32)
     node.use(running)
-    yield running
-    for knob, value in (
-        ("result", None),
-        ("delay_s", 0.0),
-        ("picture_delay_s", 0.0),
-        ("transparent", False),
-        ("fewer_by", 0),
-    ):
-        setattr(running, knob, value)
+    return running
 
 
 @pytest.fixture

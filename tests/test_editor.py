@@ -19,7 +19,6 @@ from dalle2.errors import CONDITIONS
 from dalle2.inpainting import NEEDS_BOTH
 from dalle2.nodes import EMPTY_PROMPT, OpenAIDalle2
 from emulator import Emulator, Fault
-from emulator.knobs import Knobs
 from tests.stage import SAVED_WORKFLOW, png
 from tools.browser import ChromiumNotFound, chromium, started_browser, visitor
 from tools.comfyui import ComfyUI
@@ -94,10 +93,9 @@ def open_desk(
 def desk(open_desk: Desk) -> Iterator[Desk]:
     """The desk for one test: the user's own key, an empty log, and every knob in its place."""
     use_own_key(open_desk.comfyui, open_desk.emulator)
-    open_desk.emulator.clear()
-    Knobs.__init__(open_desk.emulator)
+    open_desk.emulator.reset()
     yield open_desk
-    open_desk.emulator.clear()
+    open_desk.emulator.reset()
 
 
 @pytest.fixture(scope="module")

@@ -44,20 +44,14 @@ def classic() -> Iterator[Emulator]:
 
 @pytest.fixture
 def openai(running: Emulator) -> Emulator:
-    return _fresh(running)
+    running.reset()
+    return running
 
 
 @pytest.fixture
 def dalle(classic: Emulator) -> Emulator:
-    return _fresh(classic)
-
-
-def _fresh(emulator: Emulator) -> Emulator:
-    emulator.clear()
-    emulator.delay_s, emulator.result, emulator.picture_delay_s = 0.0, None, 0.0
-    emulator.answer_size, emulator.picture_format, emulator.transparent = None, None, False
-    emulator.fewer_by, emulator.ignore_mask, emulator.redraws, emulator.picture_origin = 0, False, False, None
-    return emulator
+    classic.reset()
+    return classic
 
 
 def generate(emulator: Emulator, body: dict[str, Any], **more: Any) -> requests.Response:

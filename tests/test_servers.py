@@ -55,17 +55,15 @@ def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Node:
 
 
 @pytest.fixture
-def server(house: dict[str, Emulator], node: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+def server(house: dict[str, Emulator], node: Node, monkeypatch: pytest.MonkeyPatch) -> Open:
     """Starts an emulator of that name, and leads the node to it as its user would."""
-    used: list[Emulator] = []
 
     def start(name: str) -> Emulator:
         if name not in house:
             house[name] = Emulator(name, api_key=KEY)
             house[name].start()
         emulator = house[name]
-        emulator.clear()
-        used.append(emulator)
+        emulator.reset()
         if name == "comfy":
             monkeypatch.setattr(host, "comfy_api_base", lambda: emulator.comfy_base)
         else:
@@ -75,11 +73,7 @@ def server(house: dict[str, Emulator], node: Node, monkeypatch: pytest.MonkeyPat
             node.set("DALLE2_MODEL", "my-gpt-image")
         return emulator
 
-    yield start
-    defaults = Emulator("openai")
-    for emulator in used:
-        for knob in ("result", "answer_size", "picture_format", "transparent", "fewer_by", "ignore_mask", "redraws"):
-            setattr(emulator, knob, getattr(defaults, knob))
+    return start
 
 
 def draw(node: Node, name: str, **inputs: Any) -> Tensor:

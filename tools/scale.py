@@ -24,7 +24,6 @@ import requests
 from PIL import Image
 
 from emulator import Emulator, Fault
-from emulator.knobs import Knobs
 from tools.comfyui import ComfyUI, problem
 from tools.demo import DemoFailed, guarded
 from tools.gateway import MASTER_KEY, Gateway, GatewayFailed, Upstream, weights
@@ -66,8 +65,7 @@ class Scene:
     def clear(self) -> None:
         """Empty the upstreams' logs, let nothing fail, and reset what is turned."""
         for upstream in self.upstreams:
-            upstream.clear()
-            Knobs.__init__(upstream)
+            upstream.reset()
 
     @property
     def paid(self) -> list[int]:

@@ -80,7 +80,7 @@ class Timing:
     def share(self, *parts: str) -> float:
         """The median of the sum of these to theirs, round by round."""
         rounds = zip(self.seconds["theirs"], *(self.seconds[part] for part in parts), strict=True)
-        return statistics.median(sum(values) / theirs for theirs, *values in rounds)
+        return float(statistics.median(sum(values) / theirs for theirs, *values in rounds))
 
 
 @dataclass(frozen=True)
