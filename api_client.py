@@ -1,14 +1,14 @@
 """One synchronous client for the OpenAI Images API: POST, wait, download.
 
 Its promises: a key goes to its own host only; an answer is read within limits of bytes and time; a billed request is
-sent again only when it cannot have arrived; whatever fails ends in an error of `errors.py`:
+sent again only when it cannot have arrived; whatever fails ends in one of the errors of `errors.py`:
 
     ImagesApiError
     |-- ConnectionFailed      not reached, or the answer was lost
-    |     '-- TimedOut
-    |-- StatusError           status_code, condition, detail, request_id
+    |     '-- TimedOut        the same, by waiting too long
+    |-- StatusError           an error status: status_code, condition, detail, request_id
     |-- UnusableAnswer        answered, but with no picture that can be used
-    '-- CallCancelled
+    '-- CallCancelled         not sent (again), because nobody waits for it any more
 """
 
 from __future__ import annotations

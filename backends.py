@@ -34,6 +34,12 @@ NO_ACCOUNT = (
 NO_KEY = f"OpenAI needs a key: {HOW_TO_SET_A_KEY}. {NOT_CHARGED}"
 
 
+class PromptTooLong(ValueError):
+    """A prompt of more characters than a model takes."""
+
+    __module__ = ImagesApiError.__module__
+
+
 class SettingsError(ValueError):
     """A setting that cannot be used; the message names the variable and what it may be."""
 
@@ -148,10 +154,11 @@ GPT_IMAGE = Dialect(
     default_size=1024,
     max_prompt_characters=32_000,
     opaque_edits=True,
-    max_file_bytes=4_000_000,  # of the mask; an image may have more, and never needs it
+    max_file_bytes=4_000_000,  # of the mask; an image may have more, and hardly ever does
     sends_quality=True,
 )
 
+MAX_PROMPT_CHARACTERS = max(dialect.max_prompt_characters for dialect in (DALL_E_2, GPT_IMAGE))
 
 # What stands in for dall-e-2, best first: a model is tried when the one before it does not exist (any more).
 GPT_IMAGE_MODELS = ("gpt-image-2", "gpt-image-2.5-flare", "gpt-image-2.5-sunburst")
@@ -182,16 +189,19 @@ class Backend:
     hosted: bool
 
     def dialect(self, model: str | None) -> Dialect:
-        """The dialect that a model speaks here, judged by its name; OpenAI, Azure and Comfy.org name theirs at will."""
+        """The dialect that a model speaks here, judged by its name.
+
+        A hosted model speaks gpt-image whatever it is called, unless it is a dall-e: Azure's deployments have any name.
+        """
         name = (model or "").lower()
         is_gpt_image = "gpt-image" in name or (self.hosted and not name.startswith("dall-e"))
         return GPT_IMAGE if is_gpt_image else DALL_E_2
 
     def request(self, model: str | None, prompt: str, n: int, side: int) -> ImageRequest:
-        """The call of old in the words of `model`. Raises ValueError for a prompt that is too long for it."""
+        """The call of old in the words of `model`. Raises PromptTooLong."""
         dialect = self.dialect(model)
         if len(prompt) > dialect.max_prompt_characters:
-            raise ValueError(
+            raise PromptTooLong(
                 f"The prompt has {len(prompt)} characters, and {model or 'this server'} takes up to "
                 f"{dialect.max_prompt_characters}. Shorten it{_or_another_model(dialect)}. {NOT_CHARGED}"
             )

@@ -26,7 +26,7 @@ from .threads import side_by_side
 log = logging.getLogger("comfyui-openai-dalle2")
 
 MAX_CALLS_AT_ONCE = 4  # of one node: more would run into the rate limits of a new account
-MAX_DOWNLOADS_AT_ONCE = 10  # as many as one answer can have
+MAX_DOWNLOADS_AT_ONCE = 8  # as many as one order can have
 
 POLL_S = 0.05  # how often a run looks for an answer that another one waits for
 
@@ -44,7 +44,7 @@ class Drawn:
 
 
 def draw(orders: Sequence[Order], client: ImagesClient, backend: Backend, run: Run) -> list[Drawn]:
-    """The pictures of every order, in order. Raises ImagesApiError, and ValueError for a prompt that is too long.
+    """The pictures of every order, in order. Raises ImagesApiError, and PromptTooLong.
 
     What the API answered is kept until the run is over, and from then on for the next run unless it was delivered.
     After a failure nothing new is ordered: it would be paid for and not be seen.

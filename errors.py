@@ -1,11 +1,4 @@
-"""What can go wrong with a call, and what each case tells its reader.
-
-    ImagesApiError
-    |-- ConnectionFailed      not reached, or the answer was lost
-    |     '-- TimedOut        the same, by waiting too long
-    |-- StatusError           the server answered with an error status
-    |-- UnusableAnswer        the server answered, and the answer cannot be used
-    '-- CallCancelled         the user cancelled before there was an answer
+"""What can go wrong with a call, and what each case tells its reader; `api_client` draws the tree of these errors.
 
 Every message says what happened, what to do, whether money was spent, and what the server said. `CONDITIONS` is the
 one table of them for statuses, `DOWNLOADS` the same for pictures that are fetched, `LINK_FAULTS` the one for
@@ -63,7 +56,7 @@ class UnusableAnswer(ImagesApiError):
 
 
 class CallCancelled(ImagesApiError):
-    """The user cancelled before the request was sent (again)."""
+    """The request was not sent (again): the user cancelled, or another picture of the batch failed."""
 
 
 class StatusError(ImagesApiError):

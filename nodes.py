@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from functools import partial
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ MAX_SEED = 2**31 - 1
 MAX_PICTURES = 8
 
 EMPTY_PROMPT = "Field 'prompt' cannot be empty."
+SURROGATE = re.compile("[\ud800-\udfff]")  # what no encoding takes
 
 
 class _UsesAccount:
@@ -99,8 +101,8 @@ class OpenAIDalle2:
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, prompt: str | None) -> bool | str:
-        # None is a prompt that comes over a link, which is not known yet.
+    def VALIDATE_INPUTS(cls, prompt: str | None = None) -> bool | str:
+        # None comes over a link and is not known yet, or is missing, which ComfyUI says itself.
         return EMPTY_PROMPT if prompt is not None and not prompt.strip() else True
 
     RETURN_TYPES = ("IMAGE",)
@@ -170,13 +172,15 @@ def connect(backend: Backend, run: host.Run) -> ImagesClient:
 
 
 def check(prompt: str, size: str, n: int) -> None:
-    """Raise ValueError for a prompt, size or count that the node does not take."""
-    if not prompt.strip():
+    """Raise ValueError for a prompt, size or count that the node does not take; over a link anything can come."""
+    if not isinstance(prompt, str) or not prompt.strip():
         raise ValueError(EMPTY_PROMPT)
+    if not prompt.isascii() and SURROGATE.search(prompt):
+        raise ValueError("Field 'prompt' holds half a character, as damaged text does. Type it anew.")
     if size not in SIZES:
         raise ValueError(f"Field 'size' is {size!r}; it must be one of {', '.join(SIZES)}.")
-    if not 1 <= n <= MAX_PICTURES:
-        raise ValueError(f"Field 'n' is {n}; it must be from 1 to {MAX_PICTURES}.")
+    if type(n) is not int or not 1 <= n <= MAX_PICTURES:
+        raise ValueError(f"Field 'n' is {n!r}; it must be a whole number from 1 to {MAX_PICTURES}.")
 
 
 NODE_CLASS_MAPPINGS = {NODE_ID: OpenAIDalle2}

@@ -25,7 +25,7 @@ OPENAI_SDK = "openai==3.54.0"
 # Beside the frontend that ComfyUI pins, in a folder of its own: the editor is tested with both.
 NEWEST_FRONTEND = "comfyui-frontend-package==1.58.1"
 TOOLS = [
-    "hypothesis==6.170.15",
+    "hypothesis==6.168.5",  # the last for Python 3.10
     "mypy==2.4.1",
     f"nox=={version('nox')}",  # the one that runs this, for the types in this file
     "playwright==1.65.2",

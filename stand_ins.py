@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from .api_client import Answer, ImagesClient
-from .backends import MASK_FIELDS, Backend
+from .backends import MASK_FIELDS, MAX_PROMPT_CHARACTERS, Backend, PromptTooLong
 from .errors import ConnectionFailed, ImagesApiError, StatusError
 from .inpainting import Edit
 from .models import ImageRequest, ModelEntry
@@ -51,24 +51,29 @@ def ask(
 
     `begin(model)` is called before a model is asked.
 
-    A model that the server does not have costs nothing; with `DALLE2_MODEL=auto` the next one is asked. Raises
-    ImagesApiError, and ValueError for a prompt that is too long.
+    A model that the server does not have costs nothing, nor does one that takes no prompt of that length; with
+    `DALLE2_MODEL=auto` the next one is asked. Raises ImagesApiError, and PromptTooLong.
     """
     memory = _memories.setdefault((backend.base_url, backend.account), _Memory())
     missing: dict[str, StatusError] = {}
+    too_long: PromptTooLong | None = None
     for model in _candidates(client, backend, memory):
         begin(model)
         try:
             answer = _ask_model(client, backend, order, model, memory)
+        except PromptTooLong as err:
+            if len(order.prompt) > MAX_PROMPT_CHARACTERS:
+                raise
+            too_long = too_long or err
         except StatusError as err:
             if err.condition.name != "model":
                 raise
-            missing[model or "none"] = err
+            missing[model or "no model named"] = err
         else:
-            if not backend.fixed:
+            if not backend.fixed and not too_long:  # a shorter prompt starts with the first again
                 memory.worked = (model,)
             return answer
-    raise next(iter(missing.values())).with_note(f"Asked for: {', '.join(missing)}.")
+    raise too_long or next(iter(missing.values())).with_note(f"Asked for: {', '.join(missing)}.")
 
 
 def _candidates(client: ImagesClient, backend: Backend, memory: _Memory) -> Iterator[str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import TypeVar
@@ -26,11 +27,11 @@ WORKERS = min(4, _cores())
 def side_by_side(work: Callable[[X], Y], items: Sequence[X], *, limit: int) -> list[Y]:
     """`[work(item) for item in items]`, up to `limit` at a time, in the context of the caller.
 
-    Every item is worked on, whatever becomes of the others; then the first error, in the order of items, is raised.
+    Every item is worked on, whatever errors the others end in; then the first, in the order of items, is raised.
     """
     results: dict[int, Y] = {}
     errors: dict[int, BaseException] = {}
-    waiting = iter(enumerate(items))  # a list's iterator, and so safe to share between threads
+    waiting = enumerate(items)  # each next() is one step for Python's lock, and so safe to share between threads
 
     def worker() -> None:
         for index, item in waiting:
@@ -38,6 +39,8 @@ def side_by_side(work: Callable[[X], Y], items: Sequence[X], *, limit: int) -> l
                 results[index] = work(item)
             except BaseException as err:
                 errors[index] = err
+                if not isinstance(err, Exception):  # Ctrl-C in plain Python: nothing more is begun
+                    deque(waiting, maxlen=0)
 
     start_and_join(worker, min(limit, len(items)) - 1)
     if errors:

@@ -27,7 +27,7 @@ from .errors import ConnectionFailed, UnusableAnswer, link_fault
 log = logging.getLogger("comfyui-openai-dalle2")
 
 CHUNK_BYTES = 2**16
-POOL_SIZE = 16  # connections kept per host: as many as there are downloads side by side, and room
+POOL_SIZE = 32  # connections kept per host: one node can have four answers of eight pictures each to fetch
 
 # The last is what `requests` raises for a SOCKS proxy when the library for it is missing.
 PROXY_ERRORS = (
@@ -231,7 +231,8 @@ class Link:
     ) -> Iterator[requests.Response]:
         """The answer to a request, body still unread; `options` are those of `requests`.
 
-        `billed` says that the request costs money. Raises ConnectionFailed.
+        `billed` says that the request costs money. Raises ConnectionFailed, and PrivateAddress where a public peer is
+        wanted and is none.
         """
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -254,7 +255,7 @@ def read(response: requests.Response, limit_bytes: int) -> bytes:
         raise UnusableAnswer("The server sent a compressed answer, which was not asked for.")
     body = _read_raw(response, limit_bytes + 1)
     if len(body) > limit_bytes:
-        raise UnusableAnswer(f"The server sent more than {limit_bytes / 2**20:g} MiB, which is too much for a picture.")
+        raise UnusableAnswer(f"The server sent more than {limit_bytes / 2**20:g} MiB, which is too much to be read.")
     return bytes(body)
 
 

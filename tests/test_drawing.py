@@ -70,6 +70,15 @@ def test_pictures_are_fetched_side_by_side(emulator: Emulator, node: Node) -> No
     assert time.monotonic() - started < 1
 
 
+def test_as_many_downloads_as_there_can_be_keep_their_connections(
+    emulator: Emulator, node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    emulator.result = "url"
+    images = torch.stack([torch.full((32, 32, 3), value / 10) for value in range(4)])
+    assert len(node.draw(image=images, mask=photo()["mask"], n=8, size="256x256")) == 32
+    assert "pool is full" not in caplog.text
+
+
 def test_a_batch_is_asked_for_four_at_a_time_and_comes_in_order(emulator: Emulator, node: Node) -> None:
     emulator.delay_s = 0.15
     images = torch.stack([torch.full((32, 32, 3), value / 10) for value in range(6)])

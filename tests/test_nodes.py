@@ -71,9 +71,16 @@ def test_the_seed_is_never_sent(emulator: Emulator, seed: int) -> None:
     ("inputs", "message"),
     [
         ({"prompt": " "}, "Field 'prompt' cannot be empty."),
+        ({"prompt": None}, "Field 'prompt' cannot be empty."),
+        ({"prompt": ["x"]}, "Field 'prompt' cannot be empty."),
+        ({"prompt": "a caf\udce9"}, "Field 'prompt' holds half a character"),
         ({"prompt": "x", "size": "512x256"}, "Field 'size' is '512x256'"),
         ({"prompt": "x", "n": 0}, "Field 'n' is 0"),
         ({"prompt": "x", "n": 9}, "Field 'n' is 9"),
+        ({"prompt": "x", "n": 2.0}, "Field 'n' is 2.0; it must be a whole number"),
+        ({"prompt": "x", "n": "2"}, "Field 'n' is '2'"),
+        ({"prompt": "x", "n": None}, "Field 'n' is None"),
+        ({"prompt": "x", "n": True}, "Field 'n' is True"),
         ({"prompt": "x", "image": torch.zeros(1, 64, 64, 3)}, "requires an image AND a mask"),
         ({"prompt": "x", "mask": torch.zeros(1, 64, 64)}, "requires an image AND a mask"),
         ({"prompt": "x" * 32_001}, "The prompt has 32001 characters"),
@@ -110,3 +117,7 @@ def test_the_node_is_a_partner_node_exactly_while_the_account_pays(
 @pytest.mark.parametrize(("prompt", "verdict"), [("a", True), (None, True), ("", "Field 'prompt' cannot be empty.")])
 def test_a_blank_prompt_does_not_validate_and_a_linked_one_does(prompt: str | None, verdict: bool | str) -> None:
     assert OpenAIDalle2.VALIDATE_INPUTS(prompt) == verdict
+
+
+def test_a_prompt_that_is_missing_is_left_to_comfyui_to_complain_of() -> None:
+    assert OpenAIDalle2.VALIDATE_INPUTS() is True

@@ -13,7 +13,7 @@ import pytest
 
 from dalle2 import stand_ins
 from dalle2.api_client import Answer, ImagesClient
-from dalle2.backends import STAND_INS, Backend
+from dalle2.backends import STAND_INS, Backend, PromptTooLong
 from dalle2.errors import StatusError
 from dalle2.retry import Retrier
 from dalle2.stand_ins import Order, ask
@@ -98,6 +98,30 @@ def test_a_model_that_is_retired_meanwhile_is_replaced(emulator: Emulator) -> No
     emulator.fail(Fault("model_not_found"))
     assert call(emulator.base_url, hosted=True).request.model == "gpt-image-2.5-flare"
     assert asked(emulator) == ["gpt-image-2", "gpt-image-2", "gpt-image-2.5-flare"]
+
+
+def test_a_prompt_that_is_too_long_for_the_first_model_goes_to_one_that_takes_it(emulator: Emulator) -> None:
+    answer = call(emulator.base_url, order=Order("long " * 201, 1, 256))
+    assert answer.request.model == "gpt-image-2"
+    assert asked(emulator) == ["gpt-image-2"]
+    assert call(emulator.base_url).request.model == "gpt-image-2"
+    assert asked(emulator)[1:] == ["dall-e-2", "gpt-image-2"]
+
+
+def test_a_prompt_that_is_too_long_for_every_model_of_the_server_is_refused_at_no_cost() -> None:
+    with Emulator(api_key=KEY, models=["dall-e-2"]) as emulator:
+        with pytest.raises(PromptTooLong, match="The prompt has 1005 characters, and dall-e-2 takes up to 1000"):
+            call(emulator.base_url, order=Order("long " * 201, 1, 256))
+        assert emulator.paid_pictures == 0 and "dall-e-2" not in asked(emulator)
+
+
+@pytest.mark.parametrize(("options", "length"), [({}, 32_001), ({"fixed": "dall-e-2"}, 1001)])
+def test_a_prompt_that_no_model_takes_is_refused_before_anything_is_sent(
+    emulator: Emulator, options: dict[str, str], length: int
+) -> None:
+    with pytest.raises(PromptTooLong):
+        call(emulator.base_url, order=Order("x" * length, 1, 256), **options)
+    assert not emulator.requests
 
 
 def test_a_model_that_the_user_named_is_never_replaced(emulator: Emulator) -> None:

@@ -75,6 +75,19 @@ def test_the_first_error_in_the_order_of_the_items_is_raised_after_all_have_been
     assert sorted(seen) == list(range(8))
 
 
+def test_nothing_more_is_begun_after_ctrl_c() -> None:
+    begun = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        if item == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(work, range(8), limit=1)
+    assert begun == [0, 1]
+
+
 def test_every_thread_sees_the_context_of_the_caller() -> None:
     name: ContextVar[str] = ContextVar("name")
     name.set("the caller's")
