@@ -111,7 +111,7 @@ class ImagesClient:
         return self._post(request, "/images/edits", data=request.fields(), files=files)
 
     def models(self) -> tuple[ModelEntry, ...]:
-        """The models that the server lists, asked once and not for long. Raises ImagesApiError."""
+        """The models that the server lists. One try, with short timeouts. Raises ImagesApiError."""
         connect_s, read_s = (min(limit, LISTING_TIMEOUT_S) for limit in self._timeout_s)
         timeouts: dict[str, Any] = {"timeout": (connect_s, read_s), "total_s": connect_s + read_s}
         body, _ = self._exchange("GET", "/models", limit_bytes=MAX_LISTING_BYTES, **timeouts)
@@ -267,7 +267,7 @@ def _strange_address(url: str) -> str:
     shown = shortened(re.sub(r"//[^/]*@", "//", url.partition("?")[0]), 80)
     return (
         f"The server answered with an address of a picture that cannot be fetched: {shown} (it must begin with https, "
-        "or be of the server's own address). A file path means that the server ignored response_format=b64_json: "
+        "or be an address of the server itself). A file path means that the server ignored response_format=b64_json: "
         "configure it to answer with base64."
     )
 

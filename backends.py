@@ -24,7 +24,7 @@ OPENAI_URL = "https://api.openai.com/v1"
 AZURE_DOMAINS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 
 HOW_TO_SET_A_KEY = (
-    f"write the line OPENAI_API_KEY=YOUR-KEY into the file {ENV_FILE} (it counts from the next run), or set the "
+    f"write the line OPENAI_API_KEY=YOUR-KEY into the file {ENV_FILE} (it takes effect with the next run), or set the "
     "environment variable OPENAI_API_KEY and restart ComfyUI"
 )
 NO_ACCOUNT = (
@@ -77,14 +77,14 @@ class Settings(BaseSettings):
     def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
         text = key.get_secret_value().strip() if key else ""
         if not _fits_a_header(text):
-            raise ValueError("it has characters that no key has. Paste it again, without quotation marks or blanks")
+            raise ValueError("it has characters that no key has. Paste it again, without quotation marks or spaces")
         return SecretStr(text) if text else None
 
     @field_validator("openai_org_id", "openai_project_id")
     @classmethod
     def _is_an_id(cls, name: str | None) -> str | None:
         if name and not _fits_a_header(name):
-            raise ValueError("it has characters that no such id has. Paste it again, without quotation marks or blanks")
+            raise ValueError("it has characters that no such id has. Paste it again, without quotation marks or spaces")
         return name
 
     @field_validator("openai_base_url")
@@ -93,7 +93,7 @@ class Settings(BaseSettings):
         if url and not _is_base_url(url):
             raise ValueError(
                 "it is not the address of a server, which looks like https://example.com/v1 or "
-                "http://127.0.0.1:8080/v1, without a name, a password or a question mark"
+                "http://127.0.0.1:8080/v1, without a user name, a password or a question mark"
             )
         return url
 

@@ -80,7 +80,11 @@ def describe(drawn: Sequence[Drawn], seconds: float) -> str:
     by = "" if models == ["dall-e-2"] else f" by {' and '.join(models)}, in place of dall-e-2"
     credits = sum(each.kept.answer.credits or 0 for each in drawn if not each.kept.is_old)
     paid = f", {credits:g} credits" if credits else ""
-    plain = "" if all(each.quality_is_chosen for each in drawn) else ". The server takes no DALLE2_QUALITY"
+    plain = (
+        ""
+        if all(each.quality_is_chosen for each in drawn)
+        else ". The server takes no quality, so DALLE2_QUALITY was not used"
+    )
     return f"{pictures}{by}, {seconds:.1f} s{paid}{plain}{_from_before(drawn, came)}"
 
 

@@ -315,12 +315,12 @@ LINK_FAULTS: dict[str, str] = {
     "dns": "The name {host} could not be found. Check the spelling of the address and the internet connection.",
     "refused": "Nothing answers at {host}. Check that the server is running and that its address is right.",
     "connect_timeout": "{host} accepted no connection in time. Check the network, or raise DALLE2_CONNECT_TIMEOUT_S.",
-    "tls": "The secure connection to {host} failed. Check the clock of this computer, that the address should begin "
-    "with https, and, in a company's network, that REQUESTS_CA_BUNDLE names the company's certificates.",
+    "tls": "The secure connection to {host} failed. Check this computer's clock, whether the address should begin with "
+    "https, and, in a company's network, whether REQUESTS_CA_BUNDLE names the company's certificates.",
     "proxy": "The network's proxy did not let the request through to {host}. Check HTTPS_PROXY, HTTP_PROXY and "
     "NO_PROXY.",
     "read_timeout": "{host} did not answer in time. Raise DALLE2_READ_TIMEOUT_S if its pictures take longer.",
-    "total_timeout": "{host} answered so slowly that the whole took too long. Try again later.",
+    "total_timeout": "{host} answered so slowly that the whole answer took too long. Try again later.",
     "dropped": "The connection to {host} broke before the answer was complete. Check the network.",
 }
 

@@ -139,7 +139,8 @@ def _edit(image: Tensor, mask: Tensor, side: int) -> Edit:
     values = single_mask(mask, (height, width))
     if min(height, width, min(height, width) * side / max(height, width)) < MIN_SIDE_PX:
         raise ValueError(
-            f"The image is {width}x{height} pixels, which is too small or too narrow to edit: at {side} pixels its "
-            f"shorter side must have at least {MIN_SIDE_PX}. Scale it up or crop it before this node."
+            f"The image is {width}x{height} pixels, which is too small or too narrow to edit: its shorter side must "
+            f"have at least {MIN_SIDE_PX} pixels, also when the longer one is scaled to {side}. Scale it up or crop it "
+            "before this node."
         )
     return Edit(pixels, values, side)

@@ -58,16 +58,17 @@ class OpenAIDalle2:
                         "step": 1,
                         "display": "number",
                         "control_after_generate": True,
-                        "tooltip": "Another number makes the node run again. It is not sent, so it does not make a "
-                        "model repeat a picture.",
+                        "tooltip": "Another number makes the node run again. It is not sent to the model, so the same "
+                        "number does not bring the same picture back.",
                     },
                 ),
                 "size": (
                     list(SIZES),
                     {
                         "default": "1024x1024",
-                        "tooltip": "Width x height of each picture; of an edit, its long side. OpenAI's models of "
-                        "today draw 1024x1024; smaller pictures are scaled down from that, at the same price.",
+                        "tooltip": "Width x height of each picture; for an edit, the length of its longer side. "
+                        "OpenAI's models of today draw 1024x1024; smaller pictures are scaled down from that, at the "
+                        "same price.",
                     },
                 ),
                 "n": (
@@ -88,8 +89,8 @@ class OpenAIDalle2:
                 "mask": (
                     "MASK",
                     {
-                        "tooltip": "Where to change the image: white is painted anew, black stays as it is. Of the "
-                        "image's size; one mask serves all images of a batch."
+                        "tooltip": "Where to change the image: white is painted anew, black stays as it is. It must "
+                        "have the image's size; one mask serves all images of a batch."
                     },
                 ),
             },
@@ -134,9 +135,10 @@ class OpenAIDalle2:
     ) -> tuple[Tensor]:
         """One call, start to finish, in this thread; works outside of ComfyUI too.
 
-        `image` is `[B,H,W,3|4]`, `mask` `[B|1,H,W]`, both floating point, 0..1. Returns an IMAGE `[B x n,H,W,C]`,
-        float32, 0..1. Raises ValueError for inputs and settings that cannot work, before anything is sent, and
-        ImagesApiError (see `api_client`) for what goes wrong on the way.
+        `image` is `[B,H,W,3|4]`, `mask` `[B|1,H,W]`, both floating point, 0..1; `seed` and `unique_id` are ComfyUI's
+        and change nothing here. Returns an IMAGE `[B x n,H,W,C]`, float32, 0..1. Raises ValueError for inputs and
+        settings that cannot work, before anything is paid for, and ImagesApiError (see `api_client`) for what goes
+        wrong on the way.
         """
         check(prompt, size, n)
         side = int(size.partition("x")[0])

@@ -125,7 +125,7 @@ def test_azure_is_known_by_its_host_or_its_version(base_url: str, version: str |
         ({"OPENAI_BASE_URL": "ftp://example.com/v1"}, "OPENAI_BASE_URL"),
         ({"OPENAI_BASE_URL": "http://[::1/v1-and-more"}, "OPENAI_BASE_URL"),
         ({"OPENAI_BASE_URL": "http://example.com:99999/v1"}, "OPENAI_BASE_URL"),
-        ({"OPENAI_BASE_URL": "https://me:pa55word@example.com/v1"}, "without a name"),
+        ({"OPENAI_BASE_URL": "https://me:pa55word@example.com/v1"}, "without a user name"),
         ({"OPENAI_BASE_URL": "https://example.com/v1?api-version=1"}, "question mark"),
         ({"DALLE2_BACKEND": "somewhere-else-entirely"}, "DALLE2_BACKEND"),
         ({"DALLE2_QUALITY": "quite-outrageous"}, "'low', 'medium', 'high' or 'auto'"),

@@ -323,7 +323,7 @@ def drawn(
         ),
         (
             [drawn(model="dall-e-2", quality_is_chosen=False)],
-            "1 picture, 1.5 s. The server takes no DALLE2_QUALITY",
+            "1 picture, 1.5 s. The server takes no quality, so DALLE2_QUALITY was not used",
         ),
         (
             [drawn(model="dall-e-2", credits=1, is_old=True)],

@@ -334,7 +334,7 @@ def test_a_field_that_is_refused_by_name_is_left_out_for_good(field: str, node: 
     node.draw()
     node.draw()
     assert [field in request.fields for request in emulator.posts] == [True, False, False]
-    assert ("The server takes no DALLE2_QUALITY" in node.text) == (field == "quality")
+    assert ("The server takes no quality, so DALLE2_QUALITY was not used" in node.text) == (field == "quality")
 
 
 def test_a_transparent_picture_keeps_its_alpha_and_an_opaque_one_has_none(node: Node, server: Open) -> None:
