@@ -18,21 +18,21 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote
 
 import requests
 from requests.auth import AuthBase
 
+from .addresses import as_sent, is_relative, joined, origin, refuse_private, strange_address
 from .errors import CHARGED, CONDITIONS, DOWNLOADS, Condition, StatusError, UnusableAnswer, request_id_line
-from .models import ErrorDetail, ImageRequest, ImagesResponse, ModelEntry, ModelList, Picture, shortened
+from .models import ErrorDetail, ImageRequest, ImagesResponse, ModelEntry, ModelList, Picture
 from .retry import Retrier
-from .transport import Link, PrivateAddress, is_public, read, read_some
+from .transport import Link, read, read_some
 
 MAX_ANSWER_BYTES = 128 * 2**20  # ten pictures of 9 MiB in base64: an incompressible 1536 x 1536 each
 MAX_ERROR_BYTES = 64 * 2**10  # an error is read only as far as its first sentences
 MAX_DOWNLOAD_BYTES = 32 * 2**20  # one picture: an incompressible RGBA of 2896 x 2896
 MAX_LISTING_BYTES = 2 * 2**20  # the longest list of models, of a gateway to everything, has a quarter of that
-MAX_URL_CHARACTERS = 8192  # as much as most servers accept
 DOWNLOAD_READ_TIMEOUT_S = 60.0  # a file that lies ready keeps nobody waiting as a picture does that is being drawn
 LISTING_TIMEOUT_S = 10.0
 MAX_REDIRECTS = 5  # of a download; a POST follows none
@@ -82,7 +82,7 @@ class ImagesClient:
         retrier: Retrier | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
-        self._origin = _origin(_as_sent(base_url))
+        self._origin = origin(as_sent(base_url))
         self._key = _Headers(headers or {})
         self._hide = _hider(headers or {})
         self._params = dict(params or {})
@@ -155,13 +155,13 @@ class ImagesClient:
 
     def _follow(self, url: str) -> bytes:
         """The picture behind a URL, wherever that leads."""
-        with_key = _is_relative(url)
+        with_key = is_relative(url)
         address = self._base_url + "/"
         for _ in range(1 + MAX_REDIRECTS):
-            address = _joined(address, url)
-            is_ours = _origin(address) == self._origin
+            address = joined(address, url)
+            is_ours = origin(address) == self._origin
             if not is_ours:
-                _refuse_private(address)
+                refuse_private(address)
             content, url = self._fetch(address, is_ours=is_ours, with_key=with_key and is_ours)
             with_key = False  # where a redirect leads is the server's wish, not the API's
             if content is not None:
@@ -176,7 +176,7 @@ class ImagesClient:
             if response.is_redirect:
                 return None, response.headers["location"]
             if response.status_code == 404 and with_key:
-                raise UnusableAnswer(_strange_address(address))
+                raise UnusableAnswer(strange_address(address))
             if response.status_code != 200:
                 raise self._refusal(response, DOWNLOADS)
             return read(response, MAX_DOWNLOAD_BYTES), address
@@ -218,58 +218,6 @@ def _hider(headers: Mapping[str, str]) -> Callable[[str], str]:
     known = sorted(map(re.escape, parts | {quote(part, safe="") for part in parts}), key=len, reverse=True)
     pattern = re.compile("|".join([*known, SOMEBODYS_KEY]), re.IGNORECASE)
     return lambda text: pattern.sub("***", text)
-
-
-def _as_sent(url: str) -> str:
-    """A URL as `requests` reads and sends it, so that what is checked is what is connected to. Raises ValueError."""
-    return requests.Request("GET", url).prepare().url or ""
-
-
-def _origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port of an absolute URL (RFC 6454)."""
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
-def _is_relative(url: str) -> bool:
-    try:
-        return not urlsplit(url).netloc
-    except ValueError:  # as _joined will say
-        return False
-
-
-def _joined(base: str, url: str) -> str:
-    """The absolute form of a picture's URL. Raises UnusableAnswer for what is no URL."""
-    try:
-        if len(url) > MAX_URL_CHARACTERS:
-            raise ValueError("the URL is too long")
-        address = _as_sent(urljoin(base, url))
-        _origin(address)
-    except ValueError:
-        raise UnusableAnswer(_strange_address(url)) from None
-    return address
-
-
-def _refuse_private(address: str) -> None:
-    """Raise UnusableAnswer unless an address is https and leads, as far as its text tells, into the internet."""
-    host = urlsplit(address).hostname or ""
-    if not address.startswith("https://") or not host:
-        raise UnusableAnswer(_strange_address(address))
-    try:
-        allowed = is_public(host)
-    except ValueError:  # a name: what it resolves to is checked when it is connected to
-        allowed = host != "localhost" and not host.endswith(".localhost")
-    if not allowed:
-        raise PrivateAddress
-
-
-def _strange_address(url: str) -> str:
-    shown = shortened(re.sub(r"//[^/]*@", "//", url.partition("?")[0]), 80)
-    return (
-        f"The server answered with an address of a picture that cannot be fetched: {shown} (it must begin with https, "
-        "or be an address of the server itself). A file path means that the server ignored response_format=b64_json: "
-        "configure it to answer with base64."
-    )
 
 
 def _credits(headers: Mapping[str, str]) -> float | None:

@@ -7,7 +7,6 @@ after every trick of name resolution. What `requests` raises becomes an error of
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
 import ssl
@@ -22,6 +21,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, ProxySchemeUnknown, ReadTimeoutError
 
+from .addresses import PrivateAddress, is_public
 from .errors import ConnectionFailed, UnusableAnswer, link_fault
 
 log = logging.getLogger("comfyui-openai-dalle2")
@@ -36,35 +36,6 @@ PROXY_ERRORS = (
     ProxySchemeUnknown,
     requests.exceptions.InvalidSchema,
 )
-
-# IPv6 addresses of these networks hold an IPv4 address in their last 32 bits, and lead to it (RFC 6052, RFC 4291).
-_EMBEDDING = tuple(ipaddress.IPv6Network(network) for network in ("64:ff9b::/96", "::/96"))
-
-
-class PrivateAddress(UnusableAnswer):
-    """A host that should have been public has an address inside a network."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The picture's address leads into a private network, which is refused. Configure the server to answer with "
-            "base64 (b64_json) instead of addresses."
-        )
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet (RFC 6890), IPv4 inside IPv6 included.
-
-    Raises ValueError for what is no IP address.
-    """
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    inner = _embedded(ip) if isinstance(ip, ipaddress.IPv6Address) else None
-    return ip.is_global and not ip.is_multicast if inner is None else inner.is_global and not inner.is_multicast
-
-
-def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    if any(ip in network for network in _EMBEDDING):
-        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.ipv4_mapped or ip.sixtofour
 
 
 class Watch:
