@@ -122,8 +122,8 @@ class Condition:
     """One row: which answers it covers and what it tells the user.
 
     An answer fits when its status is among `statuses` (empty: any) and, where `words` are given, one of them is in its
-    code, type or message, in lower case. `account_says` is what a signed-in Comfy.org account is told instead, where
-    the frontend has a dialog for it.
+    code, type, field ("param=NAME ") or message, in lower case. `account_says` is what a signed-in Comfy.org account is
+    told instead, where the frontend has a dialog for it.
     """
 
     name: str
@@ -180,9 +180,10 @@ CONDITIONS: tuple[Condition, ...] = (
     Condition(
         "model",
         _NO_SUCH_MODEL,
-        statuses=_statuses(400, 403, 404, 422),
+        statuses=_statuses(400, 401, 403, 404, 410, 422),
         words=(
             "model_not_found",
+            "model_access_denied",  # of a key at a LiteLLM proxy, or of its team
             "invalid model name",
             "unknown model",
             "model mismatch",
@@ -190,7 +191,9 @@ CONDITIONS: tuple[Condition, ...] = (
             "model_not_exist",
         ),
     ),
-    Condition("model", _NO_SUCH_MODEL, statuses=_statuses(400, 404), words=("does not exist", "model not found")),
+    Condition("model", _NO_SUCH_MODEL, statuses=_statuses(400, 404, 410), words=("does not exist", "model not found")),
+    # "Invalid value: 'dall-e-2'. Supported values are: ...", about the field `model`.
+    Condition("model", _NO_SUCH_MODEL, statuses=_statuses(400, 422), words=("param=model ",)),
     Condition(
         "verification",
         "OpenAI wants the organization of this key to be verified before it may use this model. Verify it in the "
@@ -307,7 +310,7 @@ DOWNLOADS: tuple[Condition, ...] = (
 
 def classify(status: int, detail: ErrorDetail, rows: tuple[Condition, ...] = CONDITIONS) -> Condition:
     """The first of the rows that covers an answer; the last row covers any."""
-    text = f"{detail.code} {detail.type} {detail.message}".lower()
+    text = f"{detail.code} {detail.type} param={detail.param} {detail.message}".lower()
     return next(row for row in rows if row.covers(status, text))
 
 

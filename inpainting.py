@@ -58,8 +58,12 @@ class Edit:
         side was not `side` already).
         """
         height, width = _fitted(self.mask.shape, self.side)
-        sent = self._sent_size
-        top, left = (round(_padding(length, max(sent)) * self.side / max(sent)) for length in sent)
+        square = max(self._sent_size)
+        # Where the middle of what was sent is now, less half of what is kept of it.
+        top, left = (
+            round((_padding(sent, square) + sent / 2) * self.side / square - kept / 2)
+            for sent, kept in zip(self._sent_size, (height, width), strict=True)
+        )
         new = drawn[:, top : top + height, left : left + width]
         old, mask = resize(self.image[None], height, width), resize_mask(self.mask, height, width)
         if new.shape[-1] != old.shape[-1]:

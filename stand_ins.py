@@ -37,7 +37,7 @@ class _Memory:
     """What is known of one server, as one account sees it."""
 
     worked: tuple[str | None, ...] = ()  # the model that was last found to be there
-    refused: set[tuple[str | None, str]] = field(default_factory=set)
+    refused: dict[str | None, tuple[str, ...]] = field(default_factory=dict)  # optional fields, by model
     listed: tuple[ModelEntry, ...] | None = None
 
 
@@ -66,7 +66,8 @@ def ask(
                 raise
             too_long = too_long or err
         except StatusError as err:
-            if err.condition.name != "model":
+            # A server that has several models also refuses a request that names none.
+            if err.condition.name != "model" and (model or err.condition.name != "refused" or not missing):
                 raise
             missing[model or "no model named"] = err
         else:
@@ -92,18 +93,22 @@ def _candidates(client: ImagesClient, backend: Backend, memory: _Memory) -> Iter
 def _ask_model(client: ImagesClient, backend: Backend, order: Order, model: str | None, memory: _Memory) -> Answer:
     """Ask one model, once more without each optional field that the server refuses by name."""
     request = backend.request(model, order.prompt, order.n, order.side)
-    for name in OPTIONAL_FIELDS:
-        if (model, name) in memory.refused:
-            request = request.without(name)
+    for name in memory.refused.get(model, ()):
+        request = request.without(name)
+    refused: list[str] = []
     while True:
         try:
-            return _send(client, backend, order, request, memory)
+            answer = _send(client, backend, order, request, memory)
         except StatusError as err:
-            refused = _refused_field(err, request)
-            if refused is None:
+            field_name = _refused_field(err, request)
+            if field_name is None:
                 raise
-        memory.refused.add((model, refused))
-        request = request.without(refused)
+            refused.append(field_name)
+            request = request.without(field_name)
+        else:
+            if refused:  # only now: an error that was misread would have come again
+                memory.refused[model] = (*memory.refused.get(model, ()), *refused)
+            return answer
 
 
 def _send(client: ImagesClient, backend: Backend, order: Order, request: ImageRequest, memory: _Memory) -> Answer:
@@ -135,8 +140,8 @@ def _listed(client: ImagesClient, memory: _Memory) -> tuple[ModelEntry, ...]:
     if memory.listed is None:
         try:
             memory.listed = client.models()
-        except ConnectionFailed:
-            return ()  # not for good: it is asked again the next time
-        except ImagesApiError:
+        except ImagesApiError as err:
+            if isinstance(err, ConnectionFailed) or (isinstance(err, StatusError) and err.condition.worth_a_retry):
+                return ()  # not for good: it is asked again the next time
             memory.listed = ()
     return memory.listed

@@ -50,9 +50,10 @@ def _single(tensor: Tensor, *, rank: int, name: str, expected: str) -> Tensor:
 
 
 def resize(images: Tensor, height: int, width: int) -> Tensor:
-    """`[B,H,W,C]` scaled to `[B,height,width,C]` by an antialiasing bicubic filter, within 0..1; alpha weighs colour.
+    """`[B,H,W,C]` scaled to `[B,height,width,C]` by an antialiasing bicubic filter; alpha weighs colour.
 
-    A batch that has the size already is returned as it is.
+    The values are rounded to those of 8 bits, 0/255 to 255/255: a value just below one would be saved as the next lower
+    one, and an alpha just below 1 would count as transparent. A batch that has the size already is returned as it is.
     """
     if images.shape[1:3] == (height, width):
         return images
@@ -65,7 +66,7 @@ def resize(images: Tensor, height: int, width: int) -> Tensor:
         scaled[..., channel] = _scaled(values, height, width)
         if has_alpha:
             scaled[..., channel] /= scaled[..., 3].clamp(min=1 / 255)
-    return scaled.clamp_(0, 1)
+    return scaled.clamp_(0, 1).mul_(255).round_().div_(255)
 
 
 def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:

@@ -54,6 +54,8 @@ def condition(status: int, message: str = "", code: str = "", type: str = "") ->
         ("model", 400, "Invalid model name passed in model=dall-e-2", "400", ""),
         ("model", 400, "Model mismatch: request specifies 'dall-e-2' but server is running 'q'.", "", ""),
         ("model", 400, "Model not found in the model list, uid: dall-e-2", "", ""),
+        ("model", 403, "The requested model 'dall-e-2' is not available for this key", "key_model_access_denied", ""),
+        ("model", 410, "The model `dall-e-2` does not exist any more", "", ""),
         ("route", 404, "Invalid URL (POST /v1/images/edits)", "", ""),
         ("route", 405, "Method Not Allowed", "", ""),
         ("proxy_login", 407, "", "", ""),
@@ -79,6 +81,12 @@ def condition(status: int, message: str = "", code: str = "", type: str = "") ->
 )
 def test_each_answer_has_its_condition(name: str, status: int, message: str, code: str, type: str) -> None:
     assert condition(status, message, code, type) == name
+
+
+@pytest.mark.parametrize(("param", "name"), [("model", "model"), ("size", "refused"), ("model_kwargs", "refused")])
+def test_a_value_that_is_refused_is_a_missing_model_where_it_is_the_models(param: str, name: str) -> None:
+    detail = ErrorDetail(message="Invalid value: 'x'. Supported values are: 'y'.", code="invalid_value", param=param)
+    assert classify(400, detail).name == name
 
 
 @pytest.mark.parametrize(

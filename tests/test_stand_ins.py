@@ -142,6 +142,34 @@ def test_when_no_model_is_there_the_error_names_all_that_were_asked_for() -> Non
     assert f"Asked for: {', '.join(STAND_INS['hosted'])}." in str(caught.value)
 
 
+@pytest.mark.parametrize("server", ["litellm", "localai", "openai"])
+def test_a_server_that_has_none_and_wants_one_named_is_told_of_as_one_without_the_model(server: str) -> None:
+    with Emulator(server, api_key=KEY, models=["flux"]) as emulator, pytest.raises(StatusError) as caught:
+        call(emulator.base_url)
+    assert "Set DALLE2_MODEL to a model that it has" in str(caught.value)
+    assert f"Asked for: {', '.join(STAND_INS['elsewhere'])}, no model named." in str(caught.value)
+
+
+def test_the_newest_that_is_listed_is_one_that_was_not_asked_for_yet() -> None:
+    script = listing("gpt-image-2", "gpt-image-9", "gpt-image-8")
+    with Loopback(script) as server, pytest.raises(StatusError):
+        call(server.origin, hosted=True)
+    bodies = [json.loads(request.partition(b"\r\n\r\n")[2]) for request in server.requests if b"POST" in request[:4]]
+    assert [body["model"] for body in bodies] == [*STAND_INS["hosted"], "gpt-image-9"]
+
+
+def listing(*models: str) -> Script:
+    """A script of a server that lists models, newest first, and says of each that it does not exist."""
+    entries = [{"id": name, "created": -place} for place, name in enumerate(models)]
+
+    def script(connection: Any) -> None:
+        is_list = connection.request().startswith(b"GET")
+        missing = http({"error": {"message": "It does not exist.", "code": "model_not_found"}}, 404)
+        connection.send(http({"data": entries}) if is_list else missing)
+
+    return script
+
+
 def test_another_error_is_not_a_missing_model(emulator: Emulator) -> None:
     emulator.fail(Fault("quota"))
     with pytest.raises(StatusError):
@@ -190,6 +218,14 @@ def test_a_field_that_is_refused_by_name_is_left_out_and_that_is_remembered(
         assert field not in call(server.origin, fixed=model).request.fields()
         assert field not in call(server.origin, fixed=model).request.fields()
     assert [f'"{field}"'.encode() in request for request in server.requests] == [True, False, False]
+
+
+def test_a_field_is_not_remembered_as_refused_when_leaving_it_out_did_not_help() -> None:
+    misread = http({"error": {"message": "Unsupported image: its quality could not be read."}}, 400)
+    with Loopback(answering(misread, misread, ANSWER)) as server:
+        with pytest.raises(StatusError):
+            call(server.origin, fixed="gpt-image-2")
+        assert call(server.origin, fixed="gpt-image-2").request.quality == "low"
 
 
 @pytest.mark.parametrize("refusal", WRONG_VALUES)
@@ -274,9 +310,10 @@ def by_method(listed: bytes) -> Script:
     return script
 
 
-def test_a_list_that_was_not_reached_is_asked_for_again() -> None:
+@pytest.mark.parametrize("no_list_yet", [b"", http("loading", 503), http("slow down", 429)])
+def test_a_list_that_may_come_later_is_asked_for_again(no_list_yet: bytes) -> None:
     order = Order("a", 1, 256, FakeEdit())  # type: ignore[arg-type]
-    answers = [b"", ANSWER, owned("vllm"), ANSWER]
+    answers = [no_list_yet, ANSWER, owned("vllm"), ANSWER]
     with Loopback(answering(*answers)) as server:
         call(server.origin, order)
         call(server.origin, order)
