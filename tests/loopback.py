@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -148,11 +149,24 @@ def hanging(connection: Connection) -> None:
         connection.request()
 
 
+def closed_port() -> int:
+    """A port on 127.0.0.1 that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def png(size: tuple[int, int] = (8, 8), colour: str = "red") -> bytes:
     """A PNG file of one colour."""
     file = io.BytesIO()
     Image.new("RGB", size, colour).save(file, "PNG")
     return file.getvalue()
+
+
+def image_and_mask(value: float = 0.5) -> dict[str, Any]:
+    """The inputs of an edit: a picture of one grey and a mask of its upper half."""
+    mask = torch.zeros(1, 32, 32)
+    mask[:, :16] = 1
+    return {"image": torch.full((1, 32, 32, 3), value), "mask": mask}
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -21,7 +21,7 @@ from dalle2.models import ImageRequest
 from dalle2.nodes import OpenAIDalle2
 from dalle2.stand_ins import Order
 from emulator import Emulator, Fault
-from tests.loopback import Loopback, Node, QuickRun, answering, http, png, wait_for
+from tests.loopback import Loopback, Node, QuickRun, answering, http, image_and_mask, png, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +46,6 @@ def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Node]:
 
 def downloads(emulator: Emulator) -> int:
     return sum(request.method == "GET" and "/pictures/" in request.path for request in emulator.requests)
-
-
-def photo(value: float = 0.5) -> dict[str, Any]:
-    """An image and a mask of its upper half."""
-    mask = torch.zeros(1, 32, 32)
-    mask[:, :16] = 1
-    return {"image": torch.full((1, 32, 32, 3), value), "mask": mask}
 
 
 def test_pictures_come_in_the_order_of_their_index(emulator: Emulator, node: Node) -> None:
@@ -82,7 +75,7 @@ def test_as_many_downloads_as_there_can_be_keep_their_connections(
 def test_a_batch_is_asked_for_four_at_a_time_and_comes_in_order(emulator: Emulator, node: Node) -> None:
     emulator.delay_s = 0.15
     images = torch.stack([torch.full((32, 32, 3), value / 10) for value in range(6)])
-    mask = photo()["mask"]
+    mask = image_and_mask()["mask"]
     pictures = node.draw(image=images, mask=mask, n=2, size="256x256")
     assert pictures.shape == (12, 256, 256, 3)
     assert torch.allclose(pictures[:, -1, 0, 0], torch.arange(6).repeat_interleave(2) / 10, atol=1 / 255)
@@ -173,7 +166,7 @@ def test_more_pictures_than_were_asked_for_are_left_aside(node: Node) -> None:
         {"prompt": "another"},
         {"n": 2},
         {"size": "512x512"},
-        photo(),
+        image_and_mask(),
         {"settings": {"OPENAI_API_KEY": "sk-another"}},
         {"settings": {"DALLE2_MODEL": "dall-e-2"}},
         {"settings": {"DALLE2_QUALITY": "high"}},
@@ -197,15 +190,15 @@ def test_the_same_edit_is_one_of_the_same_pixels(
     emulator.result = "url"
     emulator.fail(Fault("missing_picture"))
     with pytest.raises(UnusableAnswer):
-        node.draw(**photo(first))
-    node.draw(**photo(second))
+        node.draw(**image_and_mask(first))
+    node.draw(**image_and_mask(second))
     assert len(emulator.posts) == posts
 
 
 def test_after_a_failure_nothing_new_is_ordered_and_what_came_is_reused(emulator: Emulator, node: Node) -> None:
     emulator.delay_s = 0.2
     images = torch.rand(8, 32, 32, 3)
-    mask = photo()["mask"]
+    mask = image_and_mask()["mask"]
     emulator.fail(Fault("moderation", "edits"))
     with pytest.raises(StatusError, match="content moderation"):
         node.draw(image=images, mask=mask)
@@ -217,7 +210,7 @@ def test_after_a_failure_nothing_new_is_ordered_and_what_came_is_reused(emulator
 
 def test_equal_calls_at_once_each_pay_for_their_own(emulator: Emulator, node: Node) -> None:
     images = torch.rand(1, 32, 32, 3).repeat(3, 1, 1, 1)
-    assert node.draw(image=images, mask=photo()["mask"]).shape[0] == 3
+    assert node.draw(image=images, mask=image_and_mask()["mask"]).shape[0] == 3
     assert emulator.paid_pictures == 3
 
 

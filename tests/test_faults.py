@@ -6,7 +6,6 @@ Each row is run for a new picture and for an edit, over HTTP; no error and no lo
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import trustme
 
 from dalle2 import api_client
@@ -29,7 +27,7 @@ from dalle2.errors import (
     UnusableAnswer,
 )
 from emulator import Emulator, Fault
-from tests.loopback import Connection, Loopback, Node, Script, hanging, traces, wait_for
+from tests.loopback import Connection, Loopback, Node, Script, closed_port, hanging, image_and_mask, traces, wait_for
 
 SECRET = "sk-proj-Kq7vXw29"
 PATIENT_S, HASTY_S = 20.0, 0.25
@@ -171,12 +169,6 @@ def be_patient(node: Node, timeout_s: float = PATIENT_S) -> None:
     node.set("DALLE2_CONNECT_TIMEOUT_S", str(timeout_s))
 
 
-def image_and_mask() -> dict[str, Any]:
-    mask = torch.zeros(1, 32, 32)
-    mask[:, :16] = 1
-    return {"image": torch.full((1, 32, 32, 3), 0.5), "mask": mask}
-
-
 ROUTES: dict[str, dict[str, Any]] = {"generations": {}, "edits": image_and_mask()}
 
 
@@ -253,11 +245,6 @@ def test_a_call_that_goes_well_shows_no_key(
         assert outcome(node, route) is None
     assert SECRET not in traces(None, caplog)
     assert len(caplog.records) >= 8
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def half_a_handshake(connection: Connection) -> None:

@@ -10,14 +10,7 @@ import time
 import pytest
 
 from dalle2 import host
-
-
-def finished(calls: list[bool], expected: int) -> list[bool]:
-    """`calls`, once there are as many as expected: what a thread left behind does is not awaited by anybody."""
-    end_s = time.monotonic() + 5
-    while len(calls) < expected and time.monotonic() < end_s:
-        time.sleep(0.005)
-    return calls
+from tests.loopback import wait_for
 
 
 def test_the_result_of_the_call_is_returned() -> None:
@@ -76,7 +69,8 @@ def test_the_call_knows_its_run_and_hears_of_a_cancel() -> None:
             await task
 
     asyncio.run(cancel())
-    assert finished(heard, 1) == [True]
+    wait_for(lambda: bool(heard))
+    assert heard == [True]
 
 
 def test_a_run_is_over_as_delivered_when_its_result_was_taken() -> None:
@@ -108,7 +102,8 @@ def test_a_run_that_is_left_behind_is_over_once_its_call_ends() -> None:
     asyncio.run(cancel())
     assert over == []
     release.set()
-    assert finished(over, 1) == [False]
+    wait_for(lambda: bool(over))
+    assert over == [False]
 
 
 def test_the_calls_of_one_node_are_delivered_together_or_not_at_all() -> None:

@@ -29,6 +29,7 @@ from dalle2.image_codec import (
     encode_rgba_png,
 )
 from dalle2.tensors import resize, resize_mask, with_alpha, within
+from tests.pictures import loaded, noise, saved
 from tests.png_reader import read_png
 from tools.package import ROOT
 
@@ -43,8 +44,7 @@ def file_of(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 def picture(*shape: int, seed: int = 1, mode: str | None = None) -> Image.Image:
-    array = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
-    image = Image.fromarray(array)
+    image = Image.fromarray(noise(*shape, seed=seed))
     return image.convert(mode) if mode else image
 
 
@@ -54,16 +54,6 @@ def pixels_of(file: bytes) -> NDArray[np.uint8]:
 
 def as_bytes(tensor: Tensor) -> NDArray[np.uint8]:
     return (tensor * 255).round().to(torch.uint8).numpy()
-
-
-def saved(tensor: Tensor) -> NDArray[np.uint8]:
-    """What ComfyUI's SaveImage writes: it truncates."""
-    return np.clip(255.0 * tensor.numpy(), 0, 255).astype(np.uint8)
-
-
-def loaded(array: NDArray[np.uint8]) -> Tensor:
-    """What ComfyUI's LoadImage reads."""
-    return torch.from_numpy(array.astype(np.float32) / 255.0)
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -148,9 +138,8 @@ def test_any_painted_pixel_of_a_mask_means_edit(value: float) -> None:
     height=st.integers(1, 40), width=st.integers(1, 40), channels=st.sampled_from([3, 4]), seed=st.integers(0, 2**31)
 )
 def test_any_image_is_decoded_to_what_was_encoded(height: int, width: int, channels: int, seed: int) -> None:
-    array = np.random.default_rng(seed).integers(0, 256, (1, height, width, channels)).astype(np.uint8)
-    decoded = decode_images([encode_rgba_png(loaded(array))])
-    assert torch.equal(with_alpha(decoded), with_alpha(loaded(array)))
+    image = loaded(noise(1, height, width, channels, seed=seed))
+    assert torch.equal(with_alpha(decode_images([encode_rgba_png(image)])), with_alpha(image))
 
 
 @pytest.mark.parametrize("make", [lambda t: t.expand(1, 5, 7, 3), lambda t: t.transpose(0, 1), lambda t: t.flip(0)])

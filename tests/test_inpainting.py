@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dalle2.inpainting import MAX_SENT_SIDE_PX, MIN_SIDE_PX, NEEDS_BOTH, Edit, edits_of
 from dalle2.tensors import resize, resize_mask
+from tests.pictures import loaded, noise, saved
 
 MAX_BYTES = 4_000_000
 
@@ -23,15 +24,8 @@ def random(*shape: int, seed: int = 1) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def of_8_bits(*shape: int, seed: int = 1) -> Tensor:
-    """An image as LoadImage makes it."""
-    array = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
-    return torch.from_numpy(array.astype(np.float32) / 255.0)
-
-
-def saved(tensor: Tensor) -> NDArray[np.uint8]:
-    """An image as SaveImage writes it: it truncates."""
-    return np.clip(255.0 * tensor.numpy(), 0, 255).astype(np.uint8)
+def of_8_bits(*shape: int) -> Tensor:
+    return loaded(noise(*shape))
 
 
 def box(height: int, width: int, value: float = 1.0) -> Tensor:

@@ -18,16 +18,13 @@ from PIL import Image
 
 from dalle2 import png
 from dalle2.png import write_png
+from tests.pictures import noise
 from tests.png_reader import read_png
 
 Pixels = NDArray[np.uint8]
 
 PATIENCE_S = 20
 SUB, UP, AVERAGE, PAETH = 1, 2, 3, 4
-
-
-def noise(*shape: int) -> Pixels:
-    return np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
 
 
 def slope(*shape: int) -> Pixels:

@@ -18,6 +18,7 @@ from dalle2 import host
 from dalle2.errors import NOT_CHARGED, StatusError, UnusableAnswer
 from emulator import FLAVOURS, Emulator, Fault, RequestRecord
 from tests.loopback import KEY, Loopback, Node, answering, http
+from tests.pictures import loaded, noise
 
 CLASSIC = {"model": "dall-e-2", "size": "256x256", "response_format": "b64_json"}
 GPT = {"model": "gpt-image-2", "size": "1024x1024", "quality": "low"}
@@ -84,8 +85,7 @@ def draw(node: Node, name: str, **inputs: Any) -> Tensor:
 
 def photo(height: int = 256, width: int = 256, *, batch: int = 1, channels: int = 3) -> Tensor:
     """A noisy image `[B,H,W,C]` of values that 8 bits can hold."""
-    pixels = np.random.default_rng(height * width + batch).integers(0, 256, (batch, height, width, channels))
-    return torch.from_numpy(pixels.astype(np.float32)) / 255
+    return loaded(noise(batch, height, width, channels, seed=height * width + batch))
 
 
 def left_half(height: int = 256, width: int = 256) -> Tensor:

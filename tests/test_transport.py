@@ -18,7 +18,7 @@ import trustme
 from dalle2.addresses import PrivateAddress
 from dalle2.errors import ConnectionFailed, TimedOut, UnusableAnswer
 from dalle2.transport import Link, read, read_some
-from tests.loopback import LONG_S, Connection, Loopback, Script, answering, hanging, http, isolate
+from tests.loopback import LONG_S, Connection, Loopback, Script, answering, closed_port, hanging, http, isolate
 
 MIB = 2**20
 QUICK_S = 0.3
@@ -302,11 +302,6 @@ def closing(connection: Connection) -> None:
 def silent(connection: Connection) -> None:
     while connection.socket.recv(65_536):
         pass
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.mark.parametrize(
