@@ -16,14 +16,18 @@ load_package()
 
 
 @pytest.fixture(autouse=True)
-def nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the environment nor the `.env` of whoever runs the tests counts in them."""
-    from dalle2.backends import Settings
+def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this machine or of another test reaches the node: no settings, proxies, memories or answers."""
+    from dalle2 import backends, drawing, kept_answers, stand_ins
 
-    for name in os.environ:
-        if name.upper().startswith(("OPENAI_", "DALLE2_")):
+    ours = ("OPENAI_", "DALLE2_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    for name in list(os.environ):
+        if name.upper().startswith(ours) or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
-    monkeypatch.setitem(Settings.model_config, "env_file", None)
+    monkeypatch.setenv("NETRC", os.devnull)
+    monkeypatch.setitem(backends.Settings.model_config, "env_file", None)
+    monkeypatch.setattr(stand_ins, "_memories", {})
+    monkeypatch.setattr(drawing, "kept_answers", kept_answers.KeptAnswers())
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import socket
 import ssl
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -25,9 +23,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dalle2 import backends, drawing, host, stand_ins
+from dalle2 import host
 from dalle2.errors import ImagesApiError
-from dalle2.kept_answers import KeptAnswers
 from dalle2.nodes import OpenAIDalle2
 from emulator import Emulator
 
@@ -217,24 +214,11 @@ class QuickRun(host.Run):
         self.texts.append(text)
 
 
-def isolate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let nothing of this machine or of another test reach the node: no settings, proxies, memories or answers."""
-    ours = ("OPENAI_", "DALLE2_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC")
-    for name in list(os.environ):
-        if name.upper().startswith(ours) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setitem(backends.Settings.model_config, "env_file", tmp_path / ".env")
-    monkeypatch.setattr(stand_ins, "_memories", {})
-    monkeypatch.setattr(drawing, "kept_answers", KeptAnswers())
-    monkeypatch.setattr(host, "Run", QuickRun)
-
-
 class Node:
     """The node in plain Python, set up by environment variables as a user does it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        isolate(monkeypatch, tmp_path)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(host, "Run", QuickRun)
         self.set = monkeypatch.setenv
 
     def use(self, server: Emulator | str, key: str | None = KEY) -> None:

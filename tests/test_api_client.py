@@ -27,18 +27,13 @@ from dalle2.errors import (
 from dalle2.models import ImageRequest, Picture
 from dalle2.retry import Retrier
 from emulator import Emulator, Fault
-from tests.loopback import LONG_S, Connection, Loopback, answering, hanging, http, isolate, png, traces
+from tests.loopback import LONG_S, Connection, Loopback, answering, hanging, http, png, traces
 
 KEY = "sk-proj-Zq8/x+7Lw2Vn4T"
 BEARER = {"Authorization": f"Bearer {KEY}"}
 REQUEST = ImageRequest(prompt="a harbour", model="gpt-image-2", n=2, size="1024x1024", quality="low")
 PICTURE = png()
 ANSWER = http({"data": [{"b64_json": base64.b64encode(PICTURE).decode()}]})
-
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,15 @@ import pytest
 from dalle2 import backends
 from dalle2.backends import DALL_E_2, GPT_IMAGE, Backend, Settings, SettingsError, choose_backend
 from dalle2.errors import NOT_CHARGED, SIGN_IN
-from tests.loopback import isolate
 
 COMFY = "https://api.comfy.example"
 TOKEN = "eyJ0.eyJzIn0.c2ln"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    isolate(monkeypatch, tmp_path)
+    """The file `.env`, which is not there yet."""
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
     return tmp_path / ".env"
 
 

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,8 +38,8 @@ def emulator(running: Emulator, node: Node) -> Emulator:
 
 
 @pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Node]:
-    yield Node(monkeypatch, tmp_path)
+def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    yield Node(monkeypatch)
     assert not any(kept.in_use for kept in drawing.kept_answers._kept)
 
 

@@ -9,7 +9,6 @@ import logging
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,8 +146,8 @@ def running() -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Node:
-    node = Node(monkeypatch, tmp_path)
+def node(monkeypatch: pytest.MonkeyPatch) -> Node:
+    node = Node(monkeypatch)
     node.set("DALLE2_MODEL", "gpt-image-2")
     be_patient(node)
     monkeypatch.setattr(api_client, "MAX_ANSWER_BYTES", 2**20)

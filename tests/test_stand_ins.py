@@ -6,7 +6,6 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,16 +17,11 @@ from dalle2.errors import StatusError
 from dalle2.retry import Retrier
 from dalle2.stand_ins import Order, ask
 from emulator import Emulator, Fault
-from tests.loopback import Loopback, Script, answering, http, isolate, png
+from tests.loopback import Loopback, Script, answering, http, png
 
 KEY = "sk-emulated"
 ORDER = Order("a harbour", 1, 256)
 ANSWER = http({"data": [{"b64_json": base64.b64encode(png()).decode()}]})
-
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,14 @@ import trustme
 from dalle2.addresses import PrivateAddress
 from dalle2.errors import ConnectionFailed, TimedOut, UnusableAnswer
 from dalle2.transport import Link, read, read_some
-from tests.loopback import LONG_S, Connection, Loopback, Script, answering, closed_port, hanging, http, isolate
+from tests.loopback import LONG_S, Connection, Loopback, Script, answering, closed_port, hanging, http
 
 MIB = 2**20
 QUICK_S = 0.3
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Nothing of this machine counts, and nothing is left running."""
-    isolate(monkeypatch, tmp_path)
+def _nothing_is_left_running() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     left = set(threading.enumerate()) - before
