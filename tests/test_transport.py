@@ -68,55 +68,30 @@ def problem(url: str, **more: float) -> ConnectionFailed:
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
-ENDLESS = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+OF_NO_LENGTH = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 
 
-def tiny_chunks(connection: Connection) -> None:
-    connection.request()
-    connection.send(CHUNKED)
-    while True:
-        connection.send(b"1\r\nA\r\n" * 4096)
+def endless(head: bytes, piece: bytes) -> Script:
+    """A script that answers with `head`, and then with `piece` for as long as somebody listens."""
+
+    def script(connection: Connection) -> None:
+        connection.request()
+        connection.send(head)
+        while True:
+            connection.send(piece)
+
+    return script
 
 
-def endless_chunk_line(connection: Connection) -> None:
-    connection.request()
-    connection.send(CHUNKED)
-    while True:
-        connection.send(b"0" * 65_536)
-
-
-def endless_trailers(connection: Connection) -> None:
-    connection.request()
-    connection.send(CHUNKED + b"3\r\nabc\r\n0\r\n")
-    while True:
-        connection.send(b"X-More: 1\r\n" * 4096)
-
-
-def endless_body(connection: Connection) -> None:
-    connection.request()
-    connection.send(ENDLESS)
-    while True:
-        connection.send(b"A" * 65_536)
-
-
-def endless_header(connection: Connection) -> None:
-    connection.request()
-    connection.send(b"HTTP/1.1 200 OK\r\nX-Long: ")
-    while True:
-        connection.send(b"A" * 65_536)
-
-
-def endless_headers(connection: Connection) -> None:
-    connection.request()
-    connection.send(b"HTTP/1.1 200 OK\r\n")
-    while True:
-        connection.send(b"X-More: 1\r\n" * 4096)
-
-
-def endless_continue(connection: Connection) -> None:
-    connection.request()
-    while True:
-        connection.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+ENDLESS = {
+    "body": endless(OF_NO_LENGTH, b"A" * 65_536),
+    "chunks": endless(CHUNKED, b"1\r\nA\r\n" * 4096),
+    "chunk line": endless(CHUNKED, b"0" * 65_536),
+    "trailers": endless(CHUNKED + b"3\r\nabc\r\n0\r\n", b"X-More: 1\r\n" * 4096),
+    "header": endless(b"HTTP/1.1 200 OK\r\nX-Long: ", b"A" * 65_536),
+    "headers": endless(b"HTTP/1.1 200 OK\r\n", b"X-More: 1\r\n" * 4096),
+    "interim answers": endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +100,7 @@ def endless_continue(connection: Connection) -> None:
         (http(b"abc"), b"abc"),
         (http(b""), b""),
         (http(b"abc", 204), b""),
-        (ENDLESS + b"abc", b"abc"),
+        (OF_NO_LENGTH + b"abc", b"abc"),
         (CHUNKED + b"2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n", b"abc"),
         (http(b"abcdef", headers={"Content-Length": "3"}), b"abc"),
         (http(b"abc", headers={"Content-Encoding": "identity"}), b"abc"),
@@ -169,9 +144,9 @@ def test_an_answer_of_two_lengths_is_a_lost_one() -> None:
     gc.collect()
 
 
-@pytest.mark.parametrize("script", [endless_body, tiny_chunks])
-def test_a_body_beyond_the_limit_is_left_unread(script: Script) -> None:
-    with Loopback(script) as server, pytest.raises(UnusableAnswer, match=r"more than 0\.25 MiB"):
+@pytest.mark.parametrize("what", ["body", "chunks"])
+def test_a_body_beyond_the_limit_is_left_unread(what: str) -> None:
+    with Loopback(ENDLESS[what]) as server, pytest.raises(UnusableAnswer, match=r"more than 0\.25 MiB"):
         get(server.origin, limit=MIB // 4)
 
 
@@ -180,27 +155,25 @@ def test_a_body_of_the_limit_is_read() -> None:
         assert len(get(server.origin, limit=MIB)) == MIB
 
 
-@pytest.mark.parametrize("script", [endless_chunk_line, endless_header, endless_headers])
-def test_endless_lines_end_in_a_lost_answer(script: Script) -> None:
-    with Loopback(script) as server:
+@pytest.mark.parametrize("what", ["chunk line", "header", "headers"])
+def test_endless_lines_end_in_a_lost_answer(what: str) -> None:
+    with Loopback(ENDLESS[what]) as server:
         assert "broke" in str(problem(server.origin))
 
 
-@pytest.mark.parametrize("script", [endless_trailers, endless_continue])
-def test_what_never_ends_ends_at_the_deadline(script: Script) -> None:
-    with Loopback(script) as server:
+@pytest.mark.parametrize("what", ["trailers", "interim answers"])
+def test_what_never_ends_ends_at_the_deadline(what: str) -> None:
+    with Loopback(ENDLESS[what]) as server:
         assert isinstance(problem(server.origin, total_s=QUICK_S), TimedOut)
 
 
-@pytest.mark.parametrize(
-    "script", [endless_body, tiny_chunks, endless_chunk_line, endless_trailers, endless_header, endless_headers]
-)
-def test_a_hostile_server_takes_no_more_memory_than_the_limit(script: Script) -> None:
+@pytest.mark.parametrize("what", ENDLESS)
+def test_a_hostile_server_takes_no_more_memory_than_the_limit(what: str) -> None:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
-        with Loopback(script) as server, pytest.raises((UnusableAnswer, ConnectionFailed)):
+        with Loopback(ENDLESS[what]) as server, pytest.raises((UnusableAnswer, ConnectionFailed)):
             get(server.origin, limit=MIB, total_s=0.5)
         assert tracemalloc.get_traced_memory()[1] - before < 8 * MIB
     finally:
@@ -241,7 +214,7 @@ DRIPS = {
     "header": b"HTTP/1.1 200 OK\r\nX-Slow: ",
     "body": http(headers={"Content-Length": "100000"}),
     "chunks": CHUNKED + b"FFFF\r\n",
-    "body without a length": ENDLESS,
+    "body without a length": OF_NO_LENGTH,
 }
 
 
@@ -456,12 +429,7 @@ def test_a_redirect_is_not_followed() -> None:
 
 
 def test_the_body_of_a_redirect_is_not_read() -> None:
-    def script(connection: Connection) -> None:
-        connection.request()
-        connection.send(b"HTTP/1.1 302 Found\r\nLocation: http://[::1/a.png\r\n\r\n")
-        while True:
-            connection.send(b"A" * 65_536)
-
+    script = endless(b"HTTP/1.1 302 Found\r\nLocation: http://[::1/a.png\r\n\r\n", b"A" * 65_536)
     with Loopback(script) as server, Link(timeout_s=(1, 1), total_s=LONG_S) as link:
         started = time.monotonic()
         with link.open("POST", server.origin, data=b"x") as response:
