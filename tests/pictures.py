@@ -1,11 +1,18 @@
-"""Images as ComfyUI's own nodes read and write them."""
+"""Images as ComfyUI's own nodes read and write them, and picture files, also of kinds that only servers make."""
 
 from __future__ import annotations
+
+import io
+import struct
+import zlib
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def noise(*shape: int, seed: int = 1) -> NDArray[np.uint8]:
@@ -21,3 +28,76 @@ def loaded(pixels: NDArray[np.uint8]) -> Tensor:
 def saved(image: Tensor) -> NDArray[np.uint8]:
     """What SaveImage writes: it truncates."""
     return np.clip(255.0 * image.numpy(), 0, 255).astype(np.uint8)
+
+
+def as_bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    return (tensor * 255).round().to(torch.uint8).numpy()
+
+
+def picture(*shape: int, seed: int = 1, mode: str | None = None) -> Image.Image:
+    image = Image.fromarray(noise(*shape, seed=seed))
+    return image.convert(mode) if mode else image
+
+
+def file_of(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_of(width: int, height: int, depth: int, colour: int, data: bytes, *extra: bytes) -> bytes:
+    """A PNG file made by hand; `data` are its rows, each behind its filter."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return SIGNATURE + header + b"".join(extra) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+# A file of each kind of pixel, and the first pixel in it.
+KINDS: dict[str, tuple[bytes, list[int]]] = {
+    "black and white": (file_of(Image.new("1", (2, 1), 1)), [255, 255, 255]),
+    "grey": (file_of(Image.new("L", (2, 1), 77)), [77, 77, 77]),
+    "grey with alpha": (file_of(Image.new("LA", (2, 1), (77, 88))), [77, 77, 77, 88]),
+    "grey of 16 bits": (png_of(2, 1, 16, 0, b"\0" + struct.pack(">HH", 30000, 30000)), [117, 117, 117]),
+    "grey with a transparent value": (
+        png_of(2, 1, 8, 0, b"\0\x07\x07", chunk(b"tRNS", struct.pack(">H", 7))),
+        [7, 7, 7, 0],
+    ),
+    "colour of 16 bits": (
+        png_of(2, 1, 16, 2, b"\0" + struct.pack(">6H", *[257 * v for v in (1, 2, 3)] * 2)),
+        [1, 2, 3],
+    ),
+    "colour with a transparent value": (
+        png_of(2, 1, 8, 2, b"\0" + bytes([1, 2, 3] * 2), chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3))),
+        [1, 2, 3, 0],
+    ),
+    "palette": (png_of(2, 1, 8, 3, b"\0\1\1", chunk(b"PLTE", bytes([9, 9, 9, 4, 5, 6]))), [4, 5, 6]),
+    "palette with transparency": (
+        png_of(2, 1, 8, 3, b"\0\0\0", chunk(b"PLTE", bytes([4, 5, 6])), chunk(b"tRNS", b"\x80")),
+        [4, 5, 6, 128],
+    ),
+    "palette of 16 colours": (png_of(2, 1, 4, 3, b"\0\x11", chunk(b"PLTE", bytes([9, 9, 9, 4, 5, 6]))), [4, 5, 6]),
+    "opaque alpha": (file_of(Image.new("RGBA", (2, 1), (1, 2, 3, 255))), [1, 2, 3]),
+    "ink": (file_of(Image.new("CMYK", (16, 16), (0, 0, 0, 0)), "JPEG"), [255, 255, 255]),
+    "grey JPEG": (file_of(Image.new("L", (16, 16), 77), "JPEG"), [77, 77, 77]),
+    "transparent WebP": (
+        file_of(Image.new("RGBA", (2, 1), (1, 2, 3, 4)), "WEBP", lossless=True, exact=True),
+        [1, 2, 3, 4],
+    ),
+    "animated PNG": (
+        file_of(Image.new("RGB", (2, 1), (1, 2, 3)), save_all=True, append_images=[Image.new("RGB", (2, 1))]),
+        [1, 2, 3],
+    ),
+    "animated WebP": (
+        file_of(
+            Image.new("RGB", (2, 1), (1, 2, 3)),
+            "WEBP",
+            save_all=True,
+            append_images=[Image.new("RGB", (2, 1))],
+            lossless=True,
+        ),
+        [1, 2, 3],
+    ),
+}

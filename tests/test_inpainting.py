@@ -46,9 +46,6 @@ def opened(file: bytes) -> NDArray[np.uint8]:
         return np.asarray(image)
 
 
-# What comes back.
-
-
 @pytest.mark.parametrize("side", [256, 512, 1024])
 def test_where_the_mask_is_0_every_8_bit_value_is_the_originals(side: int) -> None:
     image, mask = of_8_bits(1, side, side, 3), box(side, side)
@@ -166,9 +163,6 @@ def test_colour_that_cannot_be_seen_does_not_stain_a_soft_edge() -> None:
     assert (result[..., :3] == 1).all() and (result[..., 3] == 0.5).all()
 
 
-# What goes out.
-
-
 def test_a_square_image_is_sent_as_it_is() -> None:
     image, mask = of_8_bits(1, 300, 300, 3), box(300, 300)
     file, mask_file = (opened(each) for each in only(image, mask, 256).files(opaque=False, max_bytes=MAX_BYTES))
@@ -228,9 +222,6 @@ def test_a_faintly_painted_pixel_is_sent_as_one_to_edit(value: float) -> None:
     mask[0, 1000, 1000] = value
     _, mask_file = only(torch.zeros(1, 2000, 2000, 3), mask, 1024).files(opaque=True, max_bytes=MAX_BYTES)
     assert 1 <= (opened(mask_file)[..., 3] == 0).sum() <= 4
-
-
-# Which edits there are.
 
 
 def test_without_image_and_mask_there_is_nothing_to_edit() -> None:
