@@ -13,6 +13,8 @@ from dalle2.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, OpenAI
 from emulator import Emulator
 from tests.stage import KEY
 
+IMAGE, MASK = torch.full((1, 32, 32, 3), 0.5), torch.ones(1, 32, 32)
+
 
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
@@ -71,19 +73,25 @@ def test_the_seed_is_never_sent(emulator: Emulator, seed: int) -> None:
     ("inputs", "message"),
     [
         ({"prompt": " "}, "Field 'prompt' cannot be empty."),
+        ({"prompt": " \n"}, "Field 'prompt' cannot be empty."),
         ({"prompt": None}, "Field 'prompt' cannot be empty."),
         ({"prompt": ["x"]}, "Field 'prompt' cannot be empty."),
         ({"prompt": "a caf\udce9"}, "Field 'prompt' holds half a character"),
-        ({"prompt": "x", "size": "512x256"}, "Field 'size' is '512x256'"),
-        ({"prompt": "x", "n": 0}, "Field 'n' is 0"),
-        ({"prompt": "x", "n": 9}, "Field 'n' is 9"),
-        ({"prompt": "x", "n": 2.0}, "Field 'n' is 2.0; it must be a whole number"),
-        ({"prompt": "x", "n": "2"}, "Field 'n' is '2'"),
-        ({"prompt": "x", "n": None}, "Field 'n' is None"),
-        ({"prompt": "x", "n": True}, "Field 'n' is True"),
-        ({"prompt": "x", "image": torch.zeros(1, 64, 64, 3)}, "requires an image AND a mask"),
-        ({"prompt": "x", "mask": torch.zeros(1, 64, 64)}, "requires an image AND a mask"),
         ({"prompt": "x" * 32_001}, "The prompt has 32001 characters"),
+        ({"size": "512x256"}, "Field 'size' is '512x256'"),
+        ({"n": 0}, "Field 'n' is 0"),
+        ({"n": 9}, "Field 'n' is 9"),
+        ({"n": 2.0}, "Field 'n' is 2.0; it must be a whole number"),
+        ({"n": "2"}, "Field 'n' is '2'"),
+        ({"n": None}, "Field 'n' is None"),
+        ({"n": True}, "Field 'n' is True"),
+        ({"image": IMAGE}, "requires an image AND a mask"),
+        ({"mask": MASK}, "requires an image AND a mask"),
+        ({"image": IMAGE, "mask": torch.zeros(1, 64, 64)}, "The mask is empty"),
+        ({"image": IMAGE, "mask": torch.zeros(1, 32, 32)}, "The mask is empty.*MaskEditor"),
+        ({"image": IMAGE, "mask": torch.ones(1, 16, 16)}, "Mask and Image must be the same size"),
+        ({"image": IMAGE[:, :8, :8], "mask": MASK[:, :8, :8]}, "too small"),
+        ({"image": IMAGE.expand(3, -1, -1, -1), "mask": MASK.expand(2, -1, -1)}, "3 images and 2 masks"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(
@@ -91,7 +99,7 @@ def test_bad_input_is_refused_before_anything_is_sent(
 ) -> None:
     monkeypatch.setenv("DALLE2_MODEL", "gpt-image-2")
     with pytest.raises(ValueError, match=message):
-        OpenAIDalle2().api_call(**inputs)
+        OpenAIDalle2().api_call(**{"prompt": "x", **inputs})
     assert not emulator.requests
 
 

@@ -246,30 +246,6 @@ def test_a_batch_of_images_is_one_call_each_and_comes_in_order(masks: int, node:
     assert torch.equal(pictures[:, :, 128:], images.repeat_interleave(2, dim=0)[:, :, 128:])
 
 
-@pytest.mark.parametrize(
-    ("inputs", "words"),
-    [
-        ({"image": photo(), "mask": torch.zeros(1, 64, 64)}, "The mask is empty"),
-        ({"image": photo(), "mask": torch.zeros(1, 256, 256)}, "MaskEditor"),
-        ({"image": photo(8, 8), "mask": left_half(8, 8)}, "too small"),
-        ({"image": photo()}, "requires an image AND a mask"),
-        ({"mask": left_half()}, "requires an image AND a mask"),
-        ({"image": photo(), "mask": left_half(128, 128)}, "Mask and Image must be the same size"),
-        ({"image": photo(batch=3), "mask": left_half().expand(2, -1, -1)}, "3 images and 2 masks"),
-        ({"prompt": "x" * 40_000}, "40000 characters"),
-        ({"prompt": " \n"}, "Field 'prompt' cannot be empty."),
-    ],
-)
-def test_what_cannot_work_is_refused_before_anything_is_sent(
-    inputs: dict[str, Any], words: str, node: Node, server: Open
-) -> None:
-    emulator = server("openai")
-    node.set("DALLE2_MODEL", "gpt-image-2")
-    with pytest.raises(ValueError, match=words):
-        node.draw(**{"prompt": "a", **inputs})
-    assert emulator.posts == ()
-
-
 def test_fewer_pictures_than_asked_for_are_used_and_told(node: Node, server: Open) -> None:
     server("openai").fewer_by = 2
     assert node.draw(n=5).shape[0] == 3
