@@ -67,7 +67,7 @@ def test_as_many_downloads_as_there_can_be_keep_their_connections(
 ) -> None:
     emulator.result = "url"
     images = torch.stack([torch.full((32, 32, 3), value / 10) for value in range(4)])
-    assert len(node.draw(image=images, mask=photo()["mask"], n=8, size="256x256")) == 32
+    assert len(node.draw(image=images, mask=image_and_mask()["mask"], n=8, size="256x256")) == 32
     assert "pool is full" not in caplog.text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,10 +29,18 @@ def test_scaling_down_does_not_alias() -> None:
 
 
 def test_scaling_keeps_channels_apart_and_a_colour_as_it_is() -> None:
-    image = torch.tensor([0.1, 0.5, 0.9]).expand(2, 31, 17, 3)
+    image = torch.tensor([26.0, 128.0, 230.0]).div(255).expand(2, 31, 17, 3)
     scaled = resize(image, 40, 9)
-    assert scaled.shape == (2, 40, 9, 3)
-    assert torch.allclose(scaled, image[:, :1, :1].expand(2, 40, 9, 3), atol=1e-6)
+    assert torch.equal(scaled, image[:, :1, :1].expand(2, 40, 9, 3))
+
+
+@pytest.mark.parametrize("value", [0, 1, 127, 128, 254, 255])
+def test_what_is_scaled_is_saved_as_it_was(value: int) -> None:
+    image = torch.full((1, 300, 300, 4), value / 255)
+    image[..., 3] = 1
+    scaled = resize(image, 256, 256)
+    assert (scaled[..., 3] == 1).all()
+    assert ((scaled[..., :3].numpy() * 255).astype(np.uint8) == value).all()  # as SaveImage does it, without rounding
 
 
 def test_scaling_agrees_with_an_independent_filter() -> None:
