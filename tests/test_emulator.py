@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import socket
 import subprocess
@@ -478,7 +479,8 @@ def test_size_format_transparency_and_number_can_differ_from_what_was_asked(dall
 
 
 def test_answers_and_downloads_take_their_time(dalle: Emulator) -> None:
-    dalle.delay_s, dalle.picture_delay_s, dalle.result = 0.2, [0.0, 0.25], "url"
+    # More than is measured: Windows' clock counts in steps of 16 ms.
+    dalle.delay_s, dalle.picture_delay_s, dalle.result = 0.25, [0.0, 0.25], "url"
     generate_started = time.monotonic()
     urls = [item["url"] for item in generate(dalle, {**SMALL, "n": 2}).json()["data"]]
     assert time.monotonic() - generate_started >= 0.2
@@ -806,7 +808,7 @@ def test_a_body_can_be_endless_huge_or_slow(dalle: Emulator) -> None:
         started = time.monotonic()
         assert len(response.raw.read(4)) == 4
         assert 0.1 < time.monotonic() - started < 1
-    dalle.fail(Fault("slow", delay_s=0.3))
+    dalle.fail(Fault("slow", delay_s=0.35))
     started = time.monotonic()
     assert generate(dalle, SMALL).status_code == 200
     assert time.monotonic() - started > 0.3
@@ -830,7 +832,7 @@ DOWNLOADS: Mapping[str, Callable[[requests.Response], bool]] = {
 def test_a_download_can_go_wrong(dalle: Emulator, name: str) -> None:
     dalle.result = "url"
     url = generate(dalle, SMALL).json()["data"][0]["url"]
-    dalle.fail(Fault(name, route="pictures", delay_s=0.1 if name == "slow" else 0))
+    dalle.fail(Fault(name, route="pictures", delay_s=0.15 if name == "slow" else 0))
     assert DOWNLOADS[name](requests.get(url, timeout=5, allow_redirects=False))
     again = requests.get(url, timeout=5)
     assert (again.status_code, again.headers["Content-Type"]) == (200, "image/png")
@@ -978,8 +980,8 @@ def test_it_stops_promptly_while_requests_hang(name: str | None) -> None:
     assert time.monotonic() - started < 1
     thread.join(5)
     assert not thread.is_alive()
-    with pytest.raises(OSError, match="refused"):
-        socket.create_connection(("127.0.0.1", emulator.port), timeout=1)
+    with pytest.raises(ConnectionRefusedError):  # which Windows is sure of after two seconds
+        socket.create_connection(("127.0.0.1", emulator.port), timeout=10)
 
 
 def _swallow(emulator: Emulator) -> None:
@@ -987,9 +989,14 @@ def _swallow(emulator: Emulator) -> None:
         generate(emulator, SMALL)
 
 
+# Windows has a number of its own for it.
+IN_USE = (errno.EADDRINUSE, getattr(errno, "WSAEADDRINUSE", errno.EADDRINUSE))
+
+
 def test_a_taken_port_and_an_unknown_server_are_errors(openai: Emulator) -> None:
-    with pytest.raises(OSError, match="address already in use"):
+    with pytest.raises(OSError) as caught:
         Emulator(port=openai.port).start()
+    assert caught.value.errno in IN_USE
     with pytest.raises(ValueError, match="unknown server 'dalle'"):
         Emulator("dalle")
 
@@ -1003,7 +1010,8 @@ def test_it_runs_on_its_own_and_says_what_to_set() -> None:
         base_url = lines[2].removeprefix("OPENAI_BASE_URL=")
         listed = requests.get(f"{base_url}/models", headers={"Authorization": "Bearer sk-mine"}, timeout=5)
         run.terminate()
-        assert run.wait(10) == 0
+        # There, it is ended on the spot.
+        assert run.wait(10) == (1 if sys.platform == "win32" else 0)
     assert "development server" in lines[0]
     assert listed.status_code == 200
 
