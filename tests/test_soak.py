@@ -38,10 +38,10 @@ def test_a_broken_promise_is_found(paid: int, end: soak.Load, words: str) -> Non
 @pytest.mark.parametrize(
     ("kind", "message", "is_fine"),
     [
-        ("custom_nodes.dalle2.errors.StatusError", "Rate Limit Exceeded: wait. Nothing was charged.", True),
-        ("custom_nodes.dalle2.errors.StatusError", "It went wrong.", False),
+        ("OpenAIDalle2.StatusError", "Rate Limit Exceeded: wait. Nothing was charged.", True),
+        ("OpenAIDalle2.StatusError", "It went wrong.", False),
         ("KeyError", "'data'. Nothing was charged.", False),
-        ("custom_nodes.dalle2.errors.StatusError", f"The key is {soak.KEY}. Nothing was charged.", False),
+        ("OpenAIDalle2.StatusError", f"The key is {soak.KEY}. Nothing was charged.", False),
     ],
 )
 def test_an_error_that_is_not_ours_or_hides_the_money_or_shows_the_key_breaks_a_promise(
