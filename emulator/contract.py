@@ -51,7 +51,7 @@ def check(flavour: Flavour, route: str, call: Call, models: Collection[str]) -> 
     model = _check_model(flavour, call.fields, models)
     rules = rules_for(flavour, model)
     known = rules.edit_fields if editing else rules.fields
-    _check_fields(flavour, known, call, editing=editing)
+    _check_fields(known, call, editing=editing)
     image, mask = _pick_files(flavour, rules, call) if editing else (None, None)
     return Job(
         model=model,
@@ -108,7 +108,7 @@ def _check_model(flavour: Flavour, fields: dict[str, Any], models: Collection[st
     return model
 
 
-def _check_fields(flavour: Flavour, known: frozenset[str] | None, call: Call, *, editing: bool) -> None:
+def _check_fields(known: frozenset[str] | None, call: Call, *, editing: bool) -> None:
     if known is None:
         return
     files = {"image", "image[]", "mask"} if editing else set()

@@ -25,7 +25,7 @@ Moment = Enum("Moment", ["ARRIVAL", "REFUSAL", "ANSWER", "PICTURE"])
 
 @dataclass(frozen=True)
 class Kind:
-    """One row of the table: what happens, when, where, whether it is billed, and which details it takes."""
+    """One row of the table: what happens, when, where, and which details it takes."""
 
     summary: str
     moment: Moment
@@ -34,7 +34,6 @@ class Kind:
     type: str = "invalid_request_error"
     code: str | None = None
     routes: frozenset[str] = EVERYWHERE
-    billed: bool = False
     details: tuple[str, ...] = ()
 
 
@@ -45,12 +44,12 @@ def _refusal(
     return Kind(summary, Moment.REFUSAL, status, message, type, code, details=details)
 
 
-def _spoilt(summary: str, *, routes: frozenset[str] = EVERYWHERE, billed: bool = True, **more: Any) -> Kind:
-    return Kind(summary, Moment.ANSWER, routes=routes, billed=billed, **more)
+def _spoilt(summary: str, *, routes: frozenset[str] = EVERYWHERE, details: tuple[str, ...] = ()) -> Kind:
+    return Kind(summary, Moment.ANSWER, routes=routes, details=details)
 
 
 def _bad_picture(summary: str, *, routes: frozenset[str] = POSTS | PICTURES) -> Kind:
-    return Kind(summary, Moment.PICTURE, routes=routes, billed=True)
+    return Kind(summary, Moment.PICTURE, routes=routes)
 
 
 FAULTS: Final[Mapping[str, Kind]] = {
@@ -132,8 +131,8 @@ FAULTS: Final[Mapping[str, Kind]] = {
         details=("status", "body", "headers"),
     ),
     "redirect": Kind("307 to `location`.", Moment.REFUSAL, 307, details=("location", "status")),
-    "html": _spoilt("200 with an HTML page instead.", billed=False),
-    "empty": _spoilt("An answer without pictures: data is [].", routes=POSTS | {"models"}, billed=False),
+    "html": _spoilt("200 with an HTML page instead."),
+    "empty": _spoilt("An answer without pictures: data is [].", routes=POSTS | {"models"}),
     "wrong_shape": _spoilt("Valid JSON without data.", routes=POSTS | {"models"}),
     "truncated_json": _spoilt("JSON that ends in the middle.", routes=POSTS | {"models"}),
     "slow": _spoilt("The right answer, `delay_s` later.", details=("delay_s",)),

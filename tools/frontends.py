@@ -11,7 +11,6 @@ from emulator import Emulator
 from tools.comfyui import ComfyUI
 from tools.package import ROOT
 
-KEY = "sk-emulated"
 # The frontend that ComfyUI's own requirements pin, and the newest, which noxfile.py puts into this folder.
 FRONTENDS = ("pinned", "newest")
 NEWEST = Path(sys.prefix) / "newest-frontend" / "comfyui_frontend_package" / "static"

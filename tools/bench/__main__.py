@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from tools.bench import growth, table
 from tools.bench.chart import chart
@@ -21,7 +19,6 @@ from tools.package import ROOT
 
 RESULTS = ROOT / "benchmarks"
 QUICK = 0.3
-T = TypeVar("T")
 
 
 def main() -> int:
@@ -38,11 +35,11 @@ def run(bench: Bench, folder: Path, *, with_growth: bool) -> None:
     """Measure everything and write the report, first without how the cost grows, which takes the longest."""
     load_before = load()
     curves: list[Curve] = []
-    with scratch() as temporary:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         rows = [said(step, bench) for step in STEPS]
-        rows.append(said(table.import_time, bench, temporary / "import"))
+        rows.append(said(table.import_time, bench, Path(temporary, "import")))
         say("Starting ComfyUI, twice ...")
-        with both_sides(temporary) as (theirs, ours):
+        with both_sides(Path(temporary)) as (theirs, ours):
             rows += [said(step, bench, theirs, ours) for step in (table.nodes_together, table.time_added)]
             write(folder, bench, rows, curves, load_before)
             if with_growth:
@@ -64,13 +61,6 @@ def write(folder: Path, bench: Bench, rows: list[Row], curves: list[Curve], load
 
 STEPS = (table.encode_photo, table.encode_flat, table.encode_large, table.decode, table.body, table.urls)
 SIZES = (("encode", "pixels of a photo that is encoded with its mask"), ("decode", "pixels of a PNG that is decoded"))
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for what is needed only meanwhile."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
 
 
 def said(step: Callable[..., Row], *arguments: object) -> Row:

@@ -87,7 +87,6 @@ class Sdk:
         sys.path.append(str(folder))
         self._models: Any = importlib.import_module("openai._models")
         self._types: Any = importlib.import_module("openai.types")
-        self.version = str(importlib.import_module("openai").__version__)
 
     def read(self, body: bytes) -> list[bytes]:
         """From the body of an answer to its pictures' bytes, as the SDK and its documentation do it."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
+
+import psutil
 
 from emulator import FLAVOURS, Emulator
 from emulator.flavours import Flavour
@@ -25,7 +27,6 @@ RUN_TIMEOUT_S = 900.0
 SAMPLE_S = 0.01
 MIB = 2**20
 _seeds = itertools.count(1)
-_psutil: Any = importlib.import_module("psutil")  # a requirement of ComfyUI
 
 PROBE = """
 import importlib.util, json, pathlib, sys, time
@@ -70,7 +71,7 @@ class Side:
     @property
     def memory_mib(self) -> float:
         """What its process holds in memory."""
-        return float(_psutil.Process(self.comfyui.process.pid).memory_info().rss) / MIB
+        return psutil.Process(self.comfyui.process.pid).memory_info().rss / MIB
 
     def run(self, graph: Workflow) -> float:
         """Seconds from the start of a graph to its end, as ComfyUI notes them."""
@@ -157,13 +158,8 @@ def imports(folder: Path, sdk: Path | None, rounds: int) -> list[dict[str, Any]]
     for _ in range(rounds + 1):
         # Python keeps what it compiled, unless the environment of whoever measures forbids it.
         with ComfyUI(folder, package=None, env={"PYTHONDONTWRITEBYTECODE": ""}):
-            found.append(json_of(probe / "found.json"))
+            found.append(json.loads((probe / "found.json").read_text(encoding="utf-8")))
     return found[1:]  # the first also compiled everything
-
-
-def json_of(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = importlib.import_module("json").loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 class Peak:
