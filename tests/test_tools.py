@@ -19,12 +19,13 @@ import pytest
 from PIL import Image
 
 import dev
-from tools import comfyui
-from tools.comfyui import ComfyUI, ComfyUIFailed, child_environment, free_port, problem
+from tools import program
+from tools.comfyui import ComfyUI, child_environment, problem
 from tools.comfyui_source import ComfyUINotFound, comfyui_copy
 from tools.demo import DemoFailed, guarded
 from tools.events import parse_event
 from tools.package import ALIAS, ROOT, copy_package, load_package
+from tools.program import ProgramFailed, free_port
 from tools.workflows import example_photo, inpainting, text_to_image
 
 if sys.version_info >= (3, 11):
@@ -147,7 +148,7 @@ class TestComfyUI:
     def test_ctrl_c_is_heard(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         main_py(SERVER, tmp_path, monkeypatch)
         with ComfyUI(tmp_path / "base", package=None) as server:
-            assert server.stop(signal.SIGINT) < comfyui.STOP_TIMEOUT_S
+            assert server.stop(signal.SIGINT) < program.STOP_TIMEOUT_S
             assert "KeyboardInterrupt" in server.log()
 
     def test_ends_when_its_caller_is_gone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,14 +161,14 @@ class TestComfyUI:
     def test_one_that_does_not_obey_is_killed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         main_py(deaf + SERVER, tmp_path, monkeypatch)
-        monkeypatch.setattr(comfyui, "STOP_TIMEOUT_S", 0.2)
+        monkeypatch.setattr(program, "STOP_TIMEOUT_S", 0.2)
         with ComfyUI(tmp_path / "base", package=None) as server:
             server.stop()
             assert server.process.returncode not in (None, 0)
 
     def test_one_that_does_not_start_shows_its_log(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         main_py("print('no such disk')\nraise SystemExit(3)", tmp_path, monkeypatch)
-        with pytest.raises(ComfyUIFailed, match=r"ended with code 3.*\n.*no such disk"):
+        with pytest.raises(ProgramFailed, match=r"ended with code 3.*\n.*no such disk"):
             ComfyUI(tmp_path / "base", package=None).start()
 
     def test_a_path_without_comfyui_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

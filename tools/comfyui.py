@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,19 +20,13 @@ import requests
 from tools.comfyui_source import comfyui_copy
 from tools.events import Event, Listener
 from tools.package import ROOT, copy_package
+from tools.program import HOST, Program, free_port, local_request
 
 Graph = Mapping[str, Mapping[str, Any]]
 
-HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
-STOP_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 30.0
-POLL_INTERVAL_S = 0.02
 LAUNCHER = Path(__file__).with_name("comfyui_main.py")
-
-
-class ComfyUIFailed(RuntimeError):
-    """ComfyUI did not start or ended by itself; the message ends with the last lines of its log."""
 
 
 class QueueRefused(RuntimeError):
@@ -72,20 +64,18 @@ class ComfyUI:
         self.base_dir = base_dir.resolve()
         self.input_dir = self.base_dir / "input"
         self.output_dir = (output_dir or self.base_dir / "output").resolve()
-        self.log_file = self.base_dir / "comfyui.log"
         self.port = port or free_port()
         self.url = f"http://{HOST}:{self.port}"
         self._package = package
-        self._env = child_environment(os.environ, env or {})
         self._args = [*args] if api_nodes else ["--disable-api-nodes", *args]
-        self._process: subprocess.Popen[bytes] | None = None
+        child_env = child_environment(os.environ, env or {})
+        self._program = Program("ComfyUI", Path(sys.executable), self.base_dir, child_env)
+        self.log_file = self._program.log_file
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
         """ComfyUI's process. Raises RuntimeError before the start."""
-        if self._process is None:
-            raise RuntimeError("ComfyUI was not started: use it in a `with` block.")
-        return self._process
+        return self._program.process
 
     def __enter__(self) -> ComfyUI:
         self.start()
@@ -95,42 +85,25 @@ class ComfyUI:
         self.stop()
 
     def start(self) -> None:
-        """Start ComfyUI and wait until it answers. Raises ComfyUIFailed, and leaves nothing running then."""
+        """Start ComfyUI and wait until it answers.
+
+        Raises ComfyUINotFound, ProgramFailed and TimeoutError, and leaves nothing running then.
+        """
         for folder in (self.input_dir, self.output_dir, self.base_dir / "custom_nodes"):
             folder.mkdir(parents=True, exist_ok=True)
         if self._package is not None:
             installed = self.base_dir / "custom_nodes" / "comfyui-openai-dalle2"
             shutil.rmtree(installed, ignore_errors=True)
             copy_package(installed, self._package)
-        self._process = self._launch(self._command(comfyui_copy()))
-        try:
-            self._wait_until(self._answers, START_TIMEOUT_S, "answer")
-        except BaseException:
-            self.stop()
-            raise
+        self._program.start(self._arguments(comfyui_copy()), f"{self.url}/queue", START_TIMEOUT_S)
 
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> float:
         """End ComfyUI and return the seconds it took; SIGINT stands for Ctrl-C. It is killed after 5 s."""
-        process = self._process
-        if process is None:
-            return 0.0
-        start_s = time.monotonic()
-        try:
-            if process.poll() is None:
-                _send(process, sig)
-                process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        finally:
-            # Whatever else happens, a closed pipe ends it.
-            if process.stdin is not None:
-                process.stdin.close()
-        process.wait()
-        return time.monotonic() - start_s
+        return self._program.stop(sig)
 
     def log(self) -> str:
         """What ComfyUI wrote to its log so far."""
-        return self.log_file.read_text(encoding="utf-8", errors="replace") if self.log_file.exists() else ""
+        return self._program.log()
 
     def object_info(self, node_id: str) -> dict[str, Any]:
         """What ComfyUI tells the editor about a node. Raises KeyError for a node that it does not have."""
@@ -156,7 +129,7 @@ class ComfyUI:
     def wait(self, prompt_id: str, timeout_s: float = 60) -> dict[str, Any]:
         """The history's entry of a prompt once it ended, well or not.
 
-        Raises TimeoutError, and ComfyUIFailed when ComfyUI ended instead.
+        Raises TimeoutError, and ProgramFailed when ComfyUI ended instead.
         """
         entry: dict[str, Any] | None = None
 
@@ -165,7 +138,7 @@ class ComfyUI:
             entry = self.history(prompt_id)
             return entry is not None
 
-        self._wait_until(ended, timeout_s, f"end prompt {prompt_id}")
+        self._program.wait_until(ended, timeout_s, f"end prompt {prompt_id}")
         return entry or {}
 
     def run(
@@ -202,9 +175,9 @@ class ComfyUI:
         """A listener on the websocket: queue with its `client_id` within its `with` block."""
         return Listener(self.url, on_event)
 
-    def _command(self, folder: Path) -> list[str]:
+    def _arguments(self, folder: Path) -> list[str]:
         return [
-            *(sys.executable, str(LAUNCHER), str(folder)),
+            *(str(LAUNCHER), str(folder)),
             *("--cpu", "--disable-auto-launch"),
             *("--base-directory", str(self.base_dir)),
             *("--output-directory", str(self.output_dir)),
@@ -213,52 +186,13 @@ class ComfyUI:
             *self._args,
         ]
 
-    def _launch(self, command: list[str]) -> subprocess.Popen[bytes]:
-        # In a process group of its own, so that Ctrl-C reaches only the caller, who then stops it in order.
-        group = 0
-        if sys.platform == "win32":
-            group = subprocess.CREATE_NEW_PROCESS_GROUP
-        with self.log_file.open("wb") as log:
-            return subprocess.Popen(
-                command,
-                cwd=self.base_dir,
-                env=self._env,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                creationflags=group,
-                start_new_session=True,
-            )
-
-    def _answers(self) -> bool:
-        try:
-            return self._request("GET", "/queue").ok
-        except requests.ConnectionError:
-            return False
-
-    def _wait_until(self, done: Callable[[], bool], timeout_s: float, what: str) -> None:
-        end_s = time.monotonic() + timeout_s
-        while not done():
-            if self.process.poll() is not None:
-                code = self.process.returncode
-                raise ComfyUIFailed(f"ComfyUI ended with code {code} before it could {what}.\n{self._tail()}")
-            if time.monotonic() > end_s:
-                raise TimeoutError(f"ComfyUI did not {what} within {timeout_s:g} s.\n{self._tail()}")
-            time.sleep(POLL_INTERVAL_S)
-
-    def _tail(self, lines: int = 30) -> str:
-        return "\n".join(self.log().splitlines()[-lines:])
-
     def _get(self, path: str) -> Any:
         response = self._request("GET", path)
         response.raise_for_status()
         return response.json()
 
     def _request(self, method: str, path: str, **content: Any) -> requests.Response:
-        with requests.Session() as session:
-            # A proxy from the environment has no business with loopback.
-            session.trust_env = False
-            return session.request(method, self.url + path, timeout=REQUEST_TIMEOUT_S, **content)
+        return local_request(method, self.url + path, timeout=REQUEST_TIMEOUT_S, **content)
 
 
 def problem(entry: Mapping[str, Any]) -> str | None:
@@ -288,23 +222,3 @@ def child_environment(parent: Mapping[str, str], added: Mapping[str, str]) -> di
         "PYTHONUNBUFFERED": "1",
         **added,
     }
-
-
-def free_port(preferred: int = 0) -> int:
-    """A TCP port on loopback that nothing listens on: the preferred one, if it is free."""
-    with socket.socket() as probe:
-        if sys.platform != "win32":
-            # A port whose last owner has just gone is free. On Windows the option means something else.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, preferred))
-        except OSError:
-            return free_port()
-        return int(probe.getsockname()[1])
-
-
-def _send(process: subprocess.Popen[bytes], sig: signal.Signals) -> None:
-    if sys.platform == "win32" and sig == signal.SIGINT:
-        process.send_signal(signal.CTRL_BREAK_EVENT)
-    else:
-        process.send_signal(sig)

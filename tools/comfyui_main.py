@@ -1,21 +1,16 @@
 """Starts ComfyUI for the tests and the demo: `python comfyui_main.py FOLDER [ComfyUI's arguments]`.
 
-Two things differ from `python main.py`. ComfyUI ends when the pipe on its standard input is closed, that is
-when whoever started it is gone, however that came about. And torchvision may be of another build than torch:
-a CUDA build of torchvision beside a CPU build of torch does not find its compiled operators and refuses to be
-imported. ComfyUI never calls those operators here, so declaring them is enough.
+One thing differs from `python main.py`: torchvision may be of another build than torch. A CUDA build of torchvision
+beside a CPU build of torch does not find its compiled operators and refuses to be imported. ComfyUI never calls those
+operators here, so declaring them is enough.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.abc
 import importlib.machinery
-import os
 import runpy
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -47,7 +42,7 @@ class _TorchvisionLoader(importlib.abc.Loader):
             self._loader.exec_module(module)
 
 
-class _TorchvisionFinder(importlib.abc.MetaPathFinder):
+class TorchvisionFinder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
@@ -67,40 +62,11 @@ def _declare_operators() -> None:
         torch.library.define(name, schema)
 
 
-def _end_with_parent() -> None:
-    """End this process when the other side of standard input closes.
-
-    The pipe moves to a descriptor of its own: on Windows a child process that inherited a standard input with
-    a read pending on it would hang.
-    """
-    pipe = os.dup(0)
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-
-    def wait() -> None:
-        with contextlib.suppress(OSError):
-            while os.read(pipe, 1024):
-                pass
-        os._exit(1)
-
-    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
-
-
-def _obey_ctrl_c() -> None:
-    """Let Ctrl-C stop ComfyUI: in the background it may be ignored, and on Windows it comes as a break."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    if sys.platform == "win32":
-        signal.signal(signal.SIGBREAK, signal.default_int_handler)
-
-
 def main() -> None:
     folder = Path(sys.argv[1])
-    _end_with_parent()
-    _obey_ctrl_c()
-    sys.meta_path.insert(0, _TorchvisionFinder())
+    sys.meta_path.insert(0, TorchvisionFinder())
     sys.argv = [str(folder / "main.py"), *sys.argv[2:]]
-    # In the place of this script's own folder, whose modules must not stand in ComfyUI's way.
-    sys.path[0] = str(folder)
+    sys.path.insert(0, str(folder))
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 import requests
 
 from emulator import Emulator
-from tools.comfyui import ComfyUI, ComfyUIFailed, QueueRefused, problem
+from tools.comfyui import ComfyUI, QueueRefused, problem
 from tools.comfyui_source import ComfyUINotFound
 from tools.events import Event
 from tools.package import ROOT
+from tools.program import ProgramFailed
 from tools.workflows import Workflow, example_photo, inpainting, text_to_image
 
 OUTPUT = ROOT / "output"
@@ -111,14 +112,7 @@ def guarded(job: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
-    except (
-        DemoFailed,
-        ComfyUIFailed,
-        ComfyUINotFound,
-        QueueRefused,
-        TimeoutError,
-        requests.RequestException,
-    ) as err:
+    except (DemoFailed, ProgramFailed, ComfyUINotFound, QueueRefused, TimeoutError, requests.RequestException) as err:
         print(f"\n{err}", file=sys.stderr)
         return 1
     return 0

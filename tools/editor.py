@@ -9,9 +9,9 @@ import contextlib
 import sys
 import time
 
-from tools.comfyui import free_port
 from tools.demo import OUTPUT, PHOTO, DemoFailed, guarded, started
 from tools.package import ROOT
+from tools.program import free_port
 from tools.workflows import example_photo
 
 USUAL_PORT = 8188

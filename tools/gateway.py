@@ -8,24 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
-
-from tools.comfyui import HOST, free_port
 from tools.package import ROOT
+from tools.program import HOST, Program, free_port
 
 CONFIGURATION = ROOT / "deploy" / "litellm.yaml"
 MASTER_KEY = "sk-gateway-1234567890"
 START_TIMEOUT_S = 180.0
-STOP_TIMEOUT_S = 5.0
-PROBE_TIMEOUT_S = 5.0
-POLL_INTERVAL_S = 0.1
-LAUNCHER = Path(__file__).with_name("litellm_main.py")
 # What a program needs to run at all; nothing else of the caller's environment is handed on.
 KEPT = ("PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
 QUIET = {
@@ -34,10 +26,6 @@ QUIET = {
     "LITELLM_MODE": "PRODUCTION",  # or it would read a .env file
     "LITELLM_TELEMETRY": "False",
 }
-
-
-class GatewayFailed(RuntimeError):
-    """LiteLLM did not start; the message ends with the last lines of its log."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +39,13 @@ class Upstream:
 class Gateway:
     """Starts LiteLLM on entry to a `with` block and stops it on exit.
 
-    `python` is the interpreter of LiteLLM's environment, `folder` its home and the place of its log. Raises
-    GatewayFailed.
+    `python` is the interpreter of LiteLLM's environment, `folder` its home and the place of its log.
     """
 
     def __init__(self, python: Path, folder: Path, upstreams: Mapping[str, Upstream]) -> None:
         self.port = free_port()
         self.base_url = f"http://{HOST}:{self.port}/v1"
-        self.log_file = folder / "litellm.log"
-        self._python = python
-        self._folder = folder
-        self._env = _environment(folder, upstreams)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program = Program("LiteLLM", python, folder, _environment(folder, upstreams))
 
     def __enter__(self) -> Gateway:
         self.start()
@@ -72,73 +55,23 @@ class Gateway:
         self.stop()
 
     def start(self) -> None:
-        """Start LiteLLM and wait until it answers. Raises GatewayFailed, and leaves nothing running then."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._process = self._launch()
-        except OSError as err:
-            raise GatewayFailed(f"Cannot run {self._python}: {err}") from err
-        try:
-            self._wait_until_it_answers(self._process)
-        except BaseException:
-            self.stop()
-            raise
+        """Start LiteLLM and wait until it answers.
+
+        Raises ProgramFailed and TimeoutError, and leaves nothing running then.
+        """
+        module = ["-m", "litellm.proxy.proxy_cli", "--config", str(CONFIGURATION), "--host", HOST]
+        # Not /health, which has every upstream draw a picture.
+        url = f"http://{HOST}:{self.port}/health/liveliness"
+        self._program.start([*module, "--port", str(self.port)], url, START_TIMEOUT_S)
 
     def stop(self) -> None:
         """End LiteLLM; it is killed after 5 s. Does nothing when it is not running."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        try:
-            process.terminate()
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        finally:
-            # Whatever else happens, a closed pipe ends it.
-            if process.stdin is not None:
-                process.stdin.close()
-        process.wait()
+        self._program.stop()
 
     def restart(self) -> None:
         """Start anew at the same address: what LiteLLM remembers of its upstreams' failures is gone."""
         self.stop()
         self.start()
-
-    def _launch(self) -> subprocess.Popen[bytes]:
-        command = [str(self._python), str(LAUNCHER), "--config", str(CONFIGURATION), "--host", HOST]
-        with self.log_file.open("wb") as log:
-            return subprocess.Popen(
-                [*command, "--port", str(self.port)],
-                cwd=self._folder,
-                env=self._env,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches only the caller, who then stops it in order
-            )
-
-    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
-        end_s = time.monotonic() + START_TIMEOUT_S
-        while not self._answers():
-            if process.poll() is not None:
-                raise GatewayFailed(f"LiteLLM ended with code {process.returncode}.\n{self._tail()}")
-            if time.monotonic() > end_s:
-                raise GatewayFailed(f"LiteLLM did not answer within {START_TIMEOUT_S:g} s.\n{self._tail()}")
-            time.sleep(POLL_INTERVAL_S)
-
-    def _answers(self) -> bool:
-        with requests.Session() as session:
-            # A proxy from the environment has no business with loopback.
-            session.trust_env = False
-            try:
-                # Not /health, which has every upstream draw a picture.
-                return session.get(f"http://{HOST}:{self.port}/health/liveliness", timeout=PROBE_TIMEOUT_S).ok
-            except requests.RequestException:
-                return False
-
-    def _tail(self, lines: int = 20) -> str:
-        return "\n".join(self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def weights() -> list[int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tools.comfyui_main import _TorchvisionFinder
+from tools.comfyui_main import TorchvisionFinder
 from tools.comfyui_source import comfyui_copy
 
 
@@ -24,7 +24,7 @@ class OwnNode:
     """The steps of ComfyUI's own `OpenAIDalle2`."""
 
     def __init__(self) -> None:
-        sys.meta_path.insert(0, _TorchvisionFinder())
+        sys.meta_path.insert(0, TorchvisionFinder())
         # Before this repository, whose modules have names that ComfyUI's have too.
         sys.path.insert(0, str(comfyui_copy()))
         # First, as in its main.py: later, another module of this name is in the way.
