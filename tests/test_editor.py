@@ -23,7 +23,7 @@ from tests.stage import SAVED_WORKFLOW, png
 from tools.browser import ChromiumNotFound, chromium, started_browser, visitor
 from tools.comfyui import ComfyUI
 from tools.editor_page import NODE, Editor
-from tools.frontends import FRONTENDS, comfyui_for_browser, set_up, use_own_key
+from tools.frontends import FRONTENDS, comfyui_for_browser, use_own_key
 from tools.package import ROOT
 from tools.screenshots import THUMBNAIL_PX
 from tools.workflows import example_photo
@@ -227,7 +227,7 @@ def test_a_failed_run_is_told_in_the_words_that_were_meant(desk: Desk, editor: E
     for fault in failure.faults:
         desk.emulator.fail(fault)
     if failure.settings:
-        set_up(desk.comfyui, **failure.settings)
+        desk.comfyui.set_up(**failure.settings)
     editor.open_file(failure.workflow)
     editor.type_prompt(failure.prompt)
     editor.run()
@@ -284,7 +284,7 @@ def test_with_an_own_key_nobody_is_asked_to_sign_in(editor: Editor) -> None:
 
 
 def test_without_a_key_and_an_account_the_frontend_asks_to_sign_in(desk: Desk, somebody: BrowserContext) -> None:
-    set_up(desk.comfyui)
+    desk.comfyui.set_up()
     with somebody.new_page() as page:
         editor = Editor(page, desk.comfyui.url)
         editor.open_template("text-to-image")

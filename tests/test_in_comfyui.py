@@ -275,11 +275,10 @@ def hanging_address(stack: ExitStack) -> str:
 
 @pytest.mark.parametrize("state", ["connecting", "waiting", "downloading", "backing off"])
 def test_a_cancel_ends_the_prompt_within_a_quarter_of_a_second(account: Stage, state: str) -> None:
-    env_file = account.comfyui.base_dir / "custom_nodes" / "comfyui-openai-dalle2" / ".env"
     with ExitStack() as stack, account.comfyui.listen() as listener:
         address = hanging_address(stack) if state == "connecting" else f"{account.emulator.origin}/v1"
-        env_file.write_text(f"OPENAI_BASE_URL={address}\nOPENAI_API_KEY=sk-emulated\n", encoding="utf-8")
-        stack.callback(env_file.unlink)
+        account.comfyui.set_up(OPENAI_BASE_URL=address, OPENAI_API_KEY="sk-emulated")
+        stack.callback(account.comfyui.set_up)
         account.emulator.delay_s = 20 if state == "waiting" else 0
         account.emulator.result, account.emulator.picture_delay_s = "url", 20
         if state == "backing off":

@@ -73,6 +73,11 @@ class ComfyUI:
         self.log_file = self._program.log_file
 
     @property
+    def package_dir(self) -> Path:
+        """Where this package is installed."""
+        return self.base_dir / "custom_nodes" / "comfyui-openai-dalle2"
+
+    @property
     def process(self) -> subprocess.Popen[bytes]:
         """ComfyUI's process. Raises RuntimeError before the start."""
         return self._program.process
@@ -89,12 +94,11 @@ class ComfyUI:
 
         Raises ComfyUINotFound, ProgramFailed and TimeoutError, and leaves nothing running then.
         """
-        for folder in (self.input_dir, self.output_dir, self.base_dir / "custom_nodes"):
+        for folder in (self.input_dir, self.output_dir, self.package_dir.parent):
             folder.mkdir(parents=True, exist_ok=True)
         if self._package is not None:
-            installed = self.base_dir / "custom_nodes" / "comfyui-openai-dalle2"
-            shutil.rmtree(installed, ignore_errors=True)
-            copy_package(installed, self._package)
+            shutil.rmtree(self.package_dir, ignore_errors=True)
+            copy_package(self.package_dir, self._package)
         self._program.start(self._arguments(comfyui_copy()), f"{self.url}/queue", START_TIMEOUT_S)
 
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> float:
@@ -104,6 +108,11 @@ class ComfyUI:
     def log(self) -> str:
         """What ComfyUI wrote to its log so far."""
         return self._program.log()
+
+    def set_up(self, **settings: str) -> None:
+        """Write the node's settings, and none but these, into its `.env`: they count from the next call on."""
+        lines = "".join(f"{name}={value}\n" for name, value in settings.items())
+        (self.package_dir / ".env").write_text(lines, encoding="utf-8")
 
     def object_info(self, node_id: str) -> dict[str, Any]:
         """What ComfyUI tells the editor about a node. Raises KeyError for a node that it does not have."""

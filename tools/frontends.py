@@ -32,15 +32,6 @@ def comfyui_for_browser(base_dir: Path, frontend: str, emulator: Emulator, packa
         yield comfyui
 
 
-def set_up(comfyui: ComfyUI, **settings: str) -> None:
-    """Write the node's settings into its `.env`, where they count from the next call on."""
-    lines = "".join(f"{name}={value}\n" for name, value in settings.items())
-    package = comfyui.base_dir / "custom_nodes" / "comfyui-openai-dalle2"
-    (package / ".env").write_text(lines, encoding="utf-8")
-
-
 def use_own_key(comfyui: ComfyUI, emulator: Emulator) -> None:
     """Let the node use the emulator in the part of OpenAI, with the key that it takes."""
-    set_up(
-        comfyui, OPENAI_BASE_URL=emulator.base_url, OPENAI_API_KEY=emulator.api_key or "", DALLE2_MODEL="gpt-image-2"
-    )
+    comfyui.set_up(OPENAI_BASE_URL=emulator.base_url, OPENAI_API_KEY=emulator.api_key or "", DALLE2_MODEL="gpt-image-2")

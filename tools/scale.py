@@ -123,14 +123,8 @@ def set_up(folder: Path, python: Path) -> Iterator[Scene]:
             env = {"OPENAI_BASE_URL": gateway.base_url, "DALLE2_MODEL": model}
             workers.append(stack.enter_context(ComfyUI(folder / f"worker-{number}", env=env)))
             workers[-1].upload(PHOTO, example_photo(512))
-            give_key(workers[-1], MASTER_KEY)
+            workers[-1].set_up(OPENAI_API_KEY=MASTER_KEY)
         yield Scene((*workers,), gateway, (*upstreams.values(),))
-
-
-def give_key(worker: ComfyUI, key: str | None) -> None:
-    """Write the key where a user would; it counts from the next run."""
-    file = worker.base_dir / "custom_nodes" / "comfyui-openai-dalle2" / ".env"
-    file.write_text(f"OPENAI_API_KEY={key or ''}\n", encoding="utf-8")
 
 
 def holds(check: Check, scene: Scene) -> bool:
@@ -218,7 +212,7 @@ def an_upstream_may_be_down(scene: Scene) -> str:
 
 def a_missing_key_is_explained(scene: Scene) -> str:
     """A worker without a key is told so in ComfyUI, and nothing is drawn."""
-    return told_about_the_key(scene, None)
+    return told_about_the_key(scene, "")
 
 
 def a_wrong_key_is_explained(scene: Scene) -> str:
@@ -278,14 +272,14 @@ def drawn_and_paid_once(scene: Scene, count: int) -> list[list[Path]]:
     return drawn
 
 
-def told_about_the_key(scene: Scene, key: str | None) -> str:
+def told_about_the_key(scene: Scene, key: str) -> str:
     """What the first worker tells its user when it has this key."""
     worker = scene.workers[0]
-    give_key(worker, key)
+    worker.set_up(OPENAI_API_KEY=key)
     try:
         said = problem(worker.run(prompted("256x256"), timeout_s=RUN_TIMEOUT_S)) or "nothing: it drew a picture"
     finally:
-        give_key(worker, MASTER_KEY)
+        worker.set_up(OPENAI_API_KEY=MASTER_KEY)
     require("did not accept the key" in said and "OPENAI_API_KEY" in said, f"ComfyUI says: {said}")
     asked = sum(len(upstream.posts) for upstream in scene.upstreams)
     require(asked == 0, f"the upstreams were asked {asked} times all the same")

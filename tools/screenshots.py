@@ -24,7 +24,7 @@ from tools.browser import ChromiumNotFound, started_browser, visitor
 from tools.comfyui import ComfyUI
 from tools.demo import DemoFailed, guarded
 from tools.editor_page import NODE, Editor, Point
-from tools.frontends import FrontendNotFound, comfyui_for_browser, set_up, use_own_key
+from tools.frontends import FrontendNotFound, comfyui_for_browser, use_own_key
 from tools.package import ROOT
 from tools.workflows import example_photo
 
@@ -206,7 +206,7 @@ def failed(studio: Studio, name: str) -> Iterator[Editor]:
     failure = FAILURES[name]
     with studio.editor(failure.workflow) as editor:
         if failure.settings:
-            set_up(studio.comfyui, **failure.settings)
+            studio.comfyui.set_up(**failure.settings)
         if failure.fault is not None:
             studio.emulator.fail(failure.fault)
         editor.type_prompt(failure.prompt)
