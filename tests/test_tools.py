@@ -22,7 +22,7 @@ import dev
 from tools import program
 from tools.comfyui import ComfyUI, child_environment, problem
 from tools.comfyui_source import ComfyUINotFound, comfyui_copy
-from tools.demo import DemoFailed, guarded
+from tools.console import Failed, guarded
 from tools.events import parse_event
 from tools.package import ALIAS, ROOT, copy_package, load_package
 from tools.program import ProgramFailed, free_port
@@ -238,7 +238,7 @@ class TestConsole:
     @pytest.mark.parametrize(
         ("error", "code", "said"),
         [
-            (DemoFailed("Inpainting failed: no key"), 1, "Inpainting failed: no key"),
+            (Failed("Inpainting failed: no key"), 1, "Inpainting failed: no key"),
             (KeyboardInterrupt(), 130, "Stopped."),
         ],
     )

@@ -7,23 +7,19 @@ then their server does, at its price.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
-
 from emulator import Emulator
-from tools.comfyui import ComfyUI, QueueRefused, problem
-from tools.comfyui_source import ComfyUINotFound
+from tools.comfyui import ComfyUI, problem
+from tools.console import Failed, guarded, say
 from tools.events import Event
 from tools.package import ROOT
-from tools.program import ProgramFailed
 from tools.workflows import Workflow, example_photo, inpainting, text_to_image
 
 OUTPUT = ROOT / "output"
@@ -32,16 +28,12 @@ PHOTO = "hills-with-a-hole.png"
 RUN_TIMEOUT_S = 900.0
 
 
-class DemoFailed(RuntimeError):
-    """A workflow did not end in pictures."""
-
-
 def main() -> int:
     return guarded(demo)
 
 
 def demo() -> None:
-    """Run both workflows. Raises DemoFailed, and whatever ComfyUI's start raises."""
+    """Run both workflows. Raises Failed, and whatever ComfyUI's start raises."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, started(Path(folder)) as comfyui:
         photo = comfyui.upload(PHOTO, example_photo())
         pictures = [
@@ -57,7 +49,7 @@ def demo() -> None:
 def started(base_dir: Path, port: int = 0) -> Iterator[ComfyUI]:
     """A ComfyUI with this package, and the emulator unless the environment names another server."""
     with api() as env:
-        print("Starting ComfyUI ...", flush=True)
+        say("Starting ComfyUI ...")
         with ComfyUI(base_dir, env=env, output_dir=OUTPUT, port=port) as comfyui:
             yield comfyui
 
@@ -77,45 +69,27 @@ def api() -> Iterator[dict[str, str]]:
 
 
 def show(comfyui: ComfyUI, title: str, workflow: Workflow) -> list[Path]:
-    """Run a workflow, print what its nodes say meanwhile, and return its pictures. Raises DemoFailed."""
+    """Run a workflow, print what its nodes say meanwhile, and return its pictures. Raises Failed."""
     start_s = time.monotonic()
 
-    def say(text: str) -> None:
-        print(f"  {time.monotonic() - start_s:5.1f} s  {text}", flush=True)
+    def note(text: str) -> None:
+        say(f"  {time.monotonic() - start_s:5.1f} s  {text}")
 
     def tell(event: Event) -> None:
         if event.kind == "text":
-            say(event.text.replace("\n", " "))
+            note(event.text.replace("\n", " "))
         elif event.kind == "executing" and event.node_id in workflow:
-            say(f"running {workflow[event.node_id]['class_type']}")
+            note(f"running {workflow[event.node_id]['class_type']}")
 
-    print(title, flush=True)
+    say(title)
     with comfyui.listen(tell) as events:
         entry = comfyui.run(workflow, timeout_s=RUN_TIMEOUT_S, client_id=events.client_id)
     pictures = comfyui.pictures(entry)
     reason = problem(entry) or (None if pictures else "it saved no picture")
     if reason:
-        raise DemoFailed(f"{title} failed: {reason}")
-    say(f"saved {', '.join(picture.name for picture in pictures)}")
+        raise Failed(f"{title} failed: {reason}")
+    note(f"saved {', '.join(picture.name for picture in pictures)}")
     return pictures
-
-
-def guarded(job: Callable[[], None]) -> int:
-    """Do a job for somebody at a console and return the exit code; what goes wrong becomes a sentence."""
-    # Not every console has the letters that prompts and messages may hold.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        job()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
-    except (DemoFailed, ProgramFailed, ComfyUINotFound, QueueRefused, TimeoutError, requests.RequestException) as err:
-        print(f"\n{err}", file=sys.stderr)
-        return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import contextlib
 import sys
 import time
 
-from tools.demo import OUTPUT, PHOTO, DemoFailed, guarded, started
+from tools.console import Failed, guarded, say
+from tools.demo import OUTPUT, PHOTO, started
 from tools.package import ROOT
 from tools.program import free_port
 from tools.workflows import example_photo
@@ -22,16 +23,16 @@ def main() -> int:
 
 
 def editor() -> None:
-    """Run until Ctrl-C. Raises DemoFailed when ComfyUI ends by itself."""
+    """Run until Ctrl-C. Raises Failed when ComfyUI ends by itself."""
     with started(ROOT / ".comfyui", free_port(USUAL_PORT)) as comfyui:
         comfyui.upload(PHOTO, example_photo())
         print(f"The editor: {comfyui.url}")
         print(f"Pictures go to {OUTPUT}; {PHOTO} is there to be loaded; the log is {comfyui.log_file}.")
-        print("Ctrl-C stops it.", flush=True)
+        say("Ctrl-C stops it.")
         with contextlib.suppress(KeyboardInterrupt):
             while comfyui.process.poll() is None:
                 time.sleep(0.5)
-            raise DemoFailed(f"ComfyUI ended by itself; its log is {comfyui.log_file}.")
+            raise Failed(f"ComfyUI ended by itself; its log is {comfyui.log_file}.")
     print("Stopped.")
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 from emulator import Emulator, Fault
 from tools.comfyui import ComfyUI, problem
-from tools.demo import DemoFailed, guarded
+from tools.console import Failed, guarded, say
 from tools.gateway import MASTER_KEY, Gateway, Upstream, weights
 from tools.program import local_request
 from tools.workflows import Workflow, example_photo, inpainting, text_to_image
@@ -50,7 +50,7 @@ FAULTS = {
 _numbers = itertools.count(1)
 
 
-class ScaleFailed(DemoFailed):
+class ScaleFailed(Failed):
     """Something that should hold does not."""
 
 
@@ -328,10 +328,6 @@ def require(condition: bool, reason: str) -> None:
     """Raise ScaleFailed with the reason unless the condition holds."""
     if not condition:
         raise ScaleFailed(reason)
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, expect
 from emulator import Emulator, Fault
 from tools.browser import ChromiumNotFound, started_browser, visitor
 from tools.comfyui import ComfyUI
-from tools.demo import DemoFailed, guarded
+from tools.console import Failed, guarded, say
 from tools.editor_page import NODE, Editor, Point
 from tools.frontends import FrontendNotFound, comfyui_for_browser, use_own_key
 from tools.package import ROOT
@@ -95,9 +95,9 @@ def main() -> int:
 
 
 def screenshots() -> None:
-    """Make all pictures. Raises DemoFailed."""
+    """Make all pictures. Raises Failed."""
     if BASE_DIR.exists():
-        raise DemoFailed(f"{BASE_DIR} is in the way: ComfyUI is to run there for the pictures.")
+        raise Failed(f"{BASE_DIR} is in the way: ComfyUI is to run there for the pictures.")
     for folder in (DOCS, HELP, EXAMPLES):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -106,7 +106,7 @@ def screenshots() -> None:
         make("newest", (help_page, templates, panels))
         make("pinned", (dialogs,))
     except (ChromiumNotFound, FrontendNotFound) as err:
-        raise DemoFailed(str(err)) from err
+        raise Failed(str(err)) from err
 
 
 def make(frontend: str, scenes: Iterable[Callable[[Studio], None]]) -> None:
@@ -119,7 +119,7 @@ def make(frontend: str, scenes: Iterable[Callable[[Studio], None]]) -> None:
             comfyui_for_browser(BASE_DIR, frontend, emulator) as comfyui,
         ):
             for scene in scenes:
-                print(f"{scene.__name__} ...", flush=True)
+                say(f"{scene.__name__} ...")
                 scene(Studio(comfyui, emulator, browser))
     finally:
         shutil.rmtree(BASE_DIR, ignore_errors=True)
@@ -222,7 +222,7 @@ def finish(editor: Editor) -> list[Image.Image]:
 
 
 def save(editor: Editor, *paths: Path, part: bytes | None = None) -> None:
-    """Write a picture of the window, once it is quiet, or the PNG `part`. Raises DemoFailed for one too large."""
+    """Write a picture of the window, once it is quiet, or the PNG `part`. Raises Failed for one too large."""
     if part is None:
         editor.wait_until_quiet()
     picture = Image.open(io.BytesIO(part or editor.page.screenshot())).convert("RGB")
@@ -230,7 +230,7 @@ def save(editor: Editor, *paths: Path, part: bytes | None = None) -> None:
         options: dict[str, Any] = {"quality": JPEG_QUALITY} if path.suffix == ".jpg" else {}
         picture.save(path, optimize=True, **options)
         if path.stat().st_size > MAX_BYTES:
-            raise DemoFailed(f"{path} has {path.stat().st_size} bytes, more than {MAX_BYTES}.")
+            raise Failed(f"{path} has {path.stat().st_size} bytes, more than {MAX_BYTES}.")
 
 
 def spiral(centre: Point, radii: Point) -> list[Point]:

@@ -14,7 +14,7 @@ from tools.bench.growth import Curve
 from tools.bench.report import load, results
 from tools.bench.runs import both_sides
 from tools.bench.table import Bench, Row
-from tools.demo import guarded
+from tools.console import guarded, say
 from tools.package import ROOT
 
 RESULTS = ROOT / "benchmarks"
@@ -68,10 +68,6 @@ def said(step: Callable[..., Row], *arguments: object) -> Row:
     row = step(*arguments)
     say(f"{'  met ' if row.met else 'MISSED'}  {row.step}: {row.theirs} -> {row.ours}; {row.measured} ({row.goal})")
     return row
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import psutil
 from emulator import FLAVOURS, Emulator
 from emulator.flavours import Flavour
 from tools.comfyui import ComfyUI, problem
-from tools.demo import DemoFailed
+from tools.console import Failed
 from tools.package import copy_package
 from tools.workflows import Workflow
 
@@ -77,10 +77,10 @@ class Side:
         return self.wait(self.comfyui.queue(graph))
 
     def wait(self, prompt_id: str) -> float:
-        """The same for a graph that is queued already. Raises DemoFailed when it fails."""
+        """The same for a graph that is queued already. Raises Failed when it fails."""
         entry = self.comfyui.wait(prompt_id, RUN_TIMEOUT_S)
         if reason := problem(entry):
-            raise DemoFailed(f"A run of the benchmark failed ({self.name}): {reason}")
+            raise Failed(f"A run of the benchmark failed ({self.name}): {reason}")
         start_ms, end_ms = span_ms([entry])
         return (end_ms - start_ms) / 1000
 
