@@ -72,8 +72,9 @@ def as_batch(drawn: Sequence[Drawn]) -> Tensor:
     return torch.cat(uniform) if len(uniform) > 1 else uniform[0].contiguous()  # cat would copy a single one too
 
 
-def describe(drawn: Sequence[Drawn], seconds: float) -> str:
-    """What the user should know of it, in one line."""
+def describe(calls: Sequence[Sequence[Drawn]], seconds: float) -> str:
+    """What the user should know of what a node's calls have drawn, in one line."""
+    drawn = [each for call in calls for each in call]
     asked, came = sum(each.order.n for each in drawn), sum(len(each.pictures) for each in drawn)
     pictures = f"{came} picture{'s' * (came != 1)}" if came == asked else f"{came} of {asked} pictures came"
     models = sorted({each.kept.answer.request.model or "the server's own model" for each in drawn})

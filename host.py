@@ -31,15 +31,14 @@ class Run:
     Worker threads use it freely; only `publish` and `end` belong to the thread of the event loop.
     """
 
-    def __init__(self, node_id: str | None = None) -> None:
+    def __init__(self, node_id: str | None = None, siblings: _Siblings | None = None) -> None:
         self.cancelled = threading.Event()
         self._node_id = node_id
+        self._siblings = siblings or _Siblings()
         self._activity: tuple[str, float | None] = ("", None)
         self._aside: tuple[str, float] = ("", 0.0)
         self._shown = ""
-        self._total = 0
         self._steps: deque[Any] = deque()
-        self._done = 0
         self._when_over: list[Callable[[bool], None]] = []
         self._lock = threading.Lock()
         self._finished = False
@@ -60,12 +59,16 @@ class Run:
             self._aside = (text, time.monotonic() + for_s)
 
     def expect(self, total: int) -> None:
-        """How many steps there will be."""
-        self._total = total
+        """How many steps there will be in this call."""
+        self._siblings.expect(total)
 
     def step(self, preview: Any) -> None:
         """One step is done; `preview` is a PIL image to show for it."""
         self._steps.append(preview)
+
+    def outcomes(self, outcome: Any) -> tuple[list[Any], float]:
+        """The outcomes of the node's calls that have ended so far, this one's included, and the seconds they took."""
+        return self._siblings.outcomes(outcome)
 
     def when_over(self, action: Callable[[bool], None]) -> None:
         """Have `action(delivered)` called once: true when ComfyUI took the result, false when nobody will."""
@@ -80,8 +83,7 @@ class Run:
             self._shown = text
             _send_text(text, self._node_id)
         while self._steps:
-            self._done += 1
-            _send_step(self._done, max(self._total, self._done), self._steps.popleft(), self._node_id)
+            _send_step(*self._siblings.step(), self._steps.popleft(), self._node_id)
 
     def _line(self, now_s: float) -> str:
         text, began_s = self._activity
@@ -137,8 +139,8 @@ async def run_beside_loop(call: Callable[[], T], node_id: str | None) -> T:
     pool would be waited for. Nothing is raised before the first await: ComfyUI would publish every input with it.
     """
     loop = asyncio.get_running_loop()
-    run, outcome = Run(node_id or ""), loop.create_future()
     siblings = _Siblings.join(loop, node_id)
+    run, outcome = Run(node_id, siblings), loop.create_future()
     _start(call, run, loop, outcome)
     delivered = False
     try:
@@ -175,16 +177,22 @@ def _start(call: Callable[[], T], run: Run, loop: asyncio.AbstractEventLoop, out
 class _Siblings:
     """The calls that one node makes in one prompt (a list input makes several).
 
-    ComfyUI drops the results of all of them when one fails, so they are delivered together or not at all.
+    They have one progress bar and tell their outcome together. ComfyUI drops the results of all of them when one fails,
+    so they are delivered together or not at all.
     """
 
     _groups: ClassVar[dict[tuple[asyncio.AbstractEventLoop, str | None], _Siblings]] = {}
 
-    def __init__(self, key: tuple[asyncio.AbstractEventLoop, str | None]) -> None:
+    def __init__(self, key: tuple[asyncio.AbstractEventLoop, str | None] | None = None) -> None:
         self._key = key
+        self._began_s = time.monotonic()
+        self._total = 0
+        self._done = 0
+        self._outcomes: list[Any] = []
         self._active = 0
         self._left: list[Run] = []
         self._delivered = True
+        self._lock = threading.Lock()
 
     @classmethod
     def join(cls, loop: asyncio.AbstractEventLoop, node_id: str | None) -> _Siblings:
@@ -192,6 +200,20 @@ class _Siblings:
         group = cls._groups.setdefault((loop, node_id), cls((loop, node_id)))
         group._active += 1
         return group
+
+    def expect(self, total: int) -> None:
+        with self._lock:
+            self._total += total
+
+    def step(self) -> tuple[int, int]:
+        """Count a step that is done, and return how many are, and of how many."""
+        self._done += 1
+        return self._done, max(self._total, self._done)
+
+    def outcomes(self, outcome: Any) -> tuple[list[Any], float]:
+        with self._lock:
+            self._outcomes.append(outcome)
+            return list(self._outcomes), time.monotonic() - self._began_s
 
     def leave(self, run: Run, *, delivered: bool) -> None:
         """A call has ended; the last one ends the runs of all."""
@@ -201,7 +223,8 @@ class _Siblings:
             run.cancelled.set()
         self._active -= 1
         if not self._active:
-            self._groups.pop(self._key, None)
+            if self._key:
+                del self._groups[self._key]
             for each in self._left:
                 each.end(delivered=self._delivered)
 

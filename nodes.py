@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from functools import partial
 from typing import Any, ClassVar
 
@@ -150,10 +149,9 @@ class OpenAIDalle2:
             auth_token=auth_token,
             comfy_api_key=comfy_api_key,
         )
-        started = time.monotonic()
         with host.current_run() as run, connect(backend, run) as client:
             drawn = draw(orders, client, backend, run)
-            outcome = describe(drawn, time.monotonic() - started)
+            outcome = describe(*run.outcomes(drawn))
             log.info("%s: %s", NODE_ID, outcome)
             run.say(outcome)
             return (as_batch(drawn),)

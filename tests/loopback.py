@@ -195,8 +195,8 @@ class QuickRun(host.Run):
     last: QuickRun
     at_pause: Callable[[float], None] = staticmethod(lambda seconds: None)
 
-    def __init__(self, node_id: str | None = None) -> None:
-        super().__init__(node_id)
+    def __init__(self, node_id: str | None = None, siblings: Any = None) -> None:
+        super().__init__(node_id, siblings)
         self.waits: list[float] = []
         self.texts: list[str] = []
         QuickRun.last = self

@@ -217,6 +217,7 @@ async def cancelled_when(condition: Callable[[], bool], **inputs: Any) -> None:
     """Run the node as ComfyUI does and cancel it when the condition holds."""
     task = asyncio.create_task(OpenAIDalle2().run(prompt="a quiet harbour", size="256x256", **inputs))
     while not condition():
+        assert not task.done(), "it ended before it could be cancelled"
         await asyncio.sleep(0.005)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -329,7 +330,7 @@ def drawn(
     ],
 )
 def test_the_text_tells_what_came_from_whom_and_for_how_much(parts: list[Drawn], text: str) -> None:
-    assert describe(parts, 1.5) == text
+    assert describe([parts[:1], parts[1:]], 1.5) == text
 
 
 def part(channels: int, alpha: float = 1.0) -> Drawn:
