@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,18 @@ from dalle2.backends import NO_KEY
 from dalle2.errors import CONDITIONS
 from dalle2.inpainting import NEEDS_BOTH
 from dalle2.nodes import EMPTY_PROMPT, OpenAIDalle2
-from emulator import Emulator, Fault
+from emulator import Emulator
 from tests.stage import SAVED_WORKFLOW, png
 from tools.browser import ChromiumNotFound, chromium, started_browser, visitor
 from tools.comfyui import ComfyUI
 from tools.editor_page import NODE, Editor
+from tools.failures import FAILURES
 from tools.frontends import FRONTENDS, comfyui_for_browser, use_own_key
-from tools.package import ROOT
 from tools.screenshots import THUMBNAIL_PX
-from tools.workflows import example_photo
+from tools.workflows import EXAMPLES, SAVED, example_photo
 
 # The name of each template, and how many pictures each of its SaveImage nodes shows.
 TEMPLATES = {"text-to-image": 1, "inpainting": 1, "several-prompts": 2, "batch": 4}
-IMAGE_WITHOUT_MASK = SAVED_WORKFLOW.with_name("image-without-mask.json")
-EDIT_A_PHOTO = SAVED_WORKFLOW.with_name("edit-a-photo.json")
 
 
 @dataclass(frozen=True)
@@ -44,33 +42,19 @@ class Desk:
     browser: Browser
 
 
-@dataclass(frozen=True)
-class Failure:
-    """One of the errors that users meet most.
-
-    `says` is our sentence; `notice` is what the newest frontend makes of it in its own words, which it translates.
-    """
-
-    says: str
-    notice: str
-    faults: tuple[Fault, ...] = ()
-    settings: dict[str, str] = field(default_factory=dict)
-    prompt: str = "A road that leads nowhere"
-    workflow: Path = ROOT / "example_workflows" / "text-to-image.json"
-
-
 def sentence(condition: str) -> str:
     """The first sentence of a row of the table of errors."""
     return next(row.says for row in CONDITIONS if row.name == condition).split(". ")[0]
 
 
-FAILURES = {
-    "no key": Failure(NO_KEY.split(":")[0], "OpenAI DALL·E 2 failed", settings={"DALLE2_BACKEND": "openai"}),
-    "wrong key": Failure(sentence("key"), "OpenAI DALL·E 2 failed", (Fault("unauthorized", times=None),)),
-    "blank prompt": Failure(EMPTY_PROMPT, "OpenAI DALL·E 2 rejected the value for prompt.", prompt="  "),
-    "image without mask": Failure(NEEDS_BOTH, "OpenAI DALL·E 2 failed", workflow=IMAGE_WITHOUT_MASK),
-    "moderation": Failure(sentence("moderation"), "Content blocked", (Fault("moderation"),)),
-    "rate limit": Failure(sentence("rate"), "Servers are busy", (Fault("rate_limit", times=None, retry_after_s=600),)),
+# Our sentence for each failure, and what the newest frontend makes of it in its own words, which it translates.
+SAID = {
+    "no-key": (NO_KEY.split(":")[0], "OpenAI DALL·E 2 failed"),
+    "wrong-key": (sentence("key"), "OpenAI DALL·E 2 failed"),
+    "blank-prompt": (EMPTY_PROMPT, "OpenAI DALL·E 2 rejected the value for prompt."),
+    "image-without-mask": (NEEDS_BOTH, "OpenAI DALL·E 2 failed"),
+    "moderation": (sentence("moderation"), "Content blocked"),
+    "rate-limit": (sentence("rate"), "Servers are busy"),
 }
 
 
@@ -180,7 +164,7 @@ def test_a_mask_painted_in_the_mask_editor_is_what_is_edited(desk: Desk, editor:
     desk.comfyui.upload("hills.png", png(np.asarray(photo)))
     editor.page.reload()
     editor.wait_until_ready()
-    editor.open_file(EDIT_A_PHOTO)
+    editor.open_file(SAVED / "edit-a-photo.json")
     (loaded,) = editor.nodes("LoadImage")
     mask_editor = editor.open_mask_editor(loaded)
     editor.paint_mask(mask_editor, [(500, 300), (560, 300)], thickness=50)
@@ -223,25 +207,22 @@ def test_cancel_stops_the_node_and_the_next_run_works(desk: Desk, editor: Editor
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failed_run_is_told_in_the_words_that_were_meant(desk: Desk, editor: Editor, name: str) -> None:
-    failure = FAILURES[name]
-    for fault in failure.faults:
-        desk.emulator.fail(fault)
-    if failure.settings:
-        desk.comfyui.set_up(**failure.settings)
+    failure, (says, notice) = FAILURES[name], SAID[name]
+    failure.prepare(desk.comfyui, desk.emulator)
     editor.open_file(failure.workflow)
     editor.type_prompt(failure.prompt)
     editor.run()
     problem = editor.problem()
-    assert failure.says in problem.notice + problem.details
+    assert says in problem.notice + problem.details
     if desk.frontend == "newest":
-        assert failure.notice in problem.notice
+        assert notice in problem.notice
 
 
 @pytest.mark.parametrize(("locale", "words"), [("en-US", "mask"), ("ja-JP", "マスク")])
 def test_the_help_opens_from_the_node_in_the_users_language(desk: Desk, locale: str, words: str) -> None:
     with visitor(desk.browser, locale=locale) as reader:
         editor = Editor(reader.new_page(), desk.comfyui.url)
-        editor.open_file(ROOT / "example_workflows" / "text-to-image.json")
+        editor.open_file(EXAMPLES / "text-to-image.json")
         editor.open_help(editor.nodes(NODE)[0])
         expect(editor.help).to_contain_text(words)
         pictures = editor.help.locator("img")

@@ -12,26 +12,25 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from emulator import Emulator, Fault
+from emulator import Emulator
 from tools.browser import ChromiumNotFound, started_browser, visitor
 from tools.comfyui import ComfyUI
 from tools.console import Failed, guarded, say
 from tools.editor_page import NODE, Editor, Point
+from tools.failures import FAILURES
 from tools.frontends import FrontendNotFound, comfyui_for_browser, use_own_key
 from tools.package import ROOT
-from tools.workflows import example_photo
+from tools.workflows import EXAMPLES, SAVED, example_photo
 
 DOCS = ROOT / "docs" / "images"
 HELP = ROOT / "web" / "docs" / "images"
-EXAMPLES = ROOT / "example_workflows"
-WORKFLOWS = ROOT / "tests" / "workflows"
 MAX_BYTES = 250_000
 THUMBNAIL_PX = 512
 JPEG_QUALITY = 85
@@ -46,26 +45,6 @@ SETTINGS: Mapping[str, Any] = {
 PANEL_WIDTH_PX = 620
 # What to paint over in the mask editor, in pixels of the window.
 MASK_CENTRE, MASK_RADII = (500, 280), (130, 110)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """How to make a run fail."""
-
-    fault: Fault | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
-    prompt: str = "A road that leads nowhere"
-    workflow: Path = EXAMPLES / "text-to-image.json"
-
-
-FAILURES = {
-    "no-key": Failure(settings={"DALLE2_BACKEND": "openai"}),
-    "wrong-key": Failure(Fault("unauthorized")),
-    "blank-prompt": Failure(prompt=""),
-    "image-without-mask": Failure(workflow=WORKFLOWS / "image-without-mask.json"),
-    "moderation": Failure(Fault("moderation")),
-    "rate-limit": Failure(Fault("rate_limit", retry_after_s=600)),
-}
 
 
 @dataclass(frozen=True)
@@ -135,7 +114,7 @@ def text_to_image(studio: Studio) -> None:
 def mask_and_edit(studio: Studio) -> None:
     """A photo, its mask in the mask editor, and what the node makes of both."""
     studio.comfyui.upload("hills.png", opaque(example_photo()))
-    with studio.editor(WORKFLOWS / "edit-a-photo.json") as editor:
+    with studio.editor(SAVED / "edit-a-photo.json") as editor:
         (photo,) = editor.nodes("LoadImage")
         mask_editor = editor.open_mask_editor(photo)
         editor.paint_mask(mask_editor, spiral(MASK_CENTRE, MASK_RADII), thickness=60)
@@ -205,10 +184,7 @@ def failed(studio: Studio, name: str) -> Iterator[Editor]:
     """The editor with a run that fails in the way of a row of FAILURES."""
     failure = FAILURES[name]
     with studio.editor(failure.workflow) as editor:
-        if failure.settings:
-            studio.comfyui.set_up(**failure.settings)
-        if failure.fault is not None:
-            studio.emulator.fail(failure.fault)
+        failure.prepare(studio.comfyui, studio.emulator)
         editor.type_prompt(failure.prompt)
         editor.run()
         yield editor

@@ -8,6 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from tools.package import ROOT
+
+# As the editor saves them: for users, and for the tests and the screenshots.
+EXAMPLES = ROOT / "example_workflows"
+SAVED = ROOT / "tests" / "workflows"
+
 Workflow = dict[str, dict[str, Any]]
 
 
