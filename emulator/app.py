@@ -33,8 +33,11 @@ _SLOW_S = 1.0
 
 
 @dataclass
-class House:
-    """What the handlers share with the emulator; `models` maps names to release times, none meaning any."""
+class AppState:
+    """What the handlers share with the emulator.
+
+    `models` maps the flavours that are served to their models and the release times of these; no models mean any.
+    """
 
     server: str
     knobs: Knobs
@@ -45,22 +48,22 @@ class House:
     gallery: Gallery = field(default_factory=Gallery)
 
 
-def build_app(house: House) -> web.Application:
-    """Return the application for the house's flavour; the thread pool draws until the app is cleaned up."""
-    handlers = Handlers(house)
+def build_app(state: AppState) -> web.Application:
+    """Return the application for a server in this state; the thread pool draws until the app is cleaned up."""
+    handlers = Handlers(state)
     app = web.Application()
     app.on_shutdown.append(handlers.hang_up)
     app.on_cleanup.append(handlers.close)
     app.router.add_get("/", handlers.index)
     app.router.add_get("/log", handlers.show_log)
-    for name in house.models:
+    for name in state.models:
         flavour = FLAVOURS[name]
         images = functools.partial(handlers.images, name)
         app.router.add_post(f"{flavour.base_path}/images/generations", images)
         app.router.add_post(f"{flavour.base_path}/images/{flavour.edit_route}", images)
         if flavour.auth != "comfy":
             app.router.add_get(f"{flavour.base_path}/models", functools.partial(handlers.list_models, name))
-    app.router.add_get(FLAVOURS[house.server].picture_path, handlers.picture)
+    app.router.add_get(FLAVOURS[state.server].picture_path, handlers.picture)
     app.router.add_route("*", "/{path:.*}", handlers.unknown)
     return app
 
@@ -68,8 +71,8 @@ def build_app(house: House) -> web.Application:
 class Handlers:
     """The requests of one emulator."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, state: AppState) -> None:
+        self._state = state
         # Drawing takes a processor; the event loop stays free for the requests that wait.
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="emulator-painter")
         self._exchanges: dict[int, Exchange] = {}
@@ -85,12 +88,12 @@ class Handlers:
 
     async def index(self, request: web.Request) -> web.Response:
         """Show what this is and what it drew last."""
-        text = index_page(self._house.server, self._house.gallery.newest(12), self._picture_path)
+        text = index_page(self._state.server, self._state.gallery.newest(12), self._picture_path)
         return web.Response(text=text, content_type="text/html")
 
     async def show_log(self, request: web.Request) -> web.Response:
         """Return the request log as JSON, without secrets."""
-        return web.json_response([record.summary() for record in self._house.log.snapshot()])
+        return web.json_response([record.summary() for record in self._state.log.snapshot()])
 
     async def images(self, name: str, request: web.Request) -> web.StreamResponse:
         """Generate or edit."""
@@ -111,9 +114,9 @@ class Handlers:
         return await self._serve(request, "", self._flavour, self._no_route)
 
     async def _serve(self, request: web.Request, route: str, flavour: Flavour, work: Work) -> web.StreamResponse:
-        log = self._house.log
+        log = self._state.log
         number = log.arrive(request.method, request.path, request.query, request.headers)
-        exchange = Exchange(request, number, log, self._house.faults.take(route))
+        exchange = Exchange(request, number, log, self._state.faults.take(route))
         self._exchanges[number] = exchange
         try:
             await self._play(exchange, flavour, work)
@@ -146,15 +149,15 @@ class Handlers:
         await deliver(exchange, answer)
 
     async def _draw(self, name: str, route: str, request: web.Request, call: Call, fault: Fault | None) -> Answer:
-        loop, house, flavour = asyncio.get_running_loop(), self._house, FLAVOURS[name]
-        due = loop.time() + house.knobs.delay_s
-        authorize(flavour.auth, _lower(request.headers), house.api_key)
+        loop, state, flavour = asyncio.get_running_loop(), self._state, FLAVOURS[name]
+        due = loop.time() + state.knobs.delay_s
+        authorize(flavour.auth, _lower(request.headers), state.api_key)
         if flavour.needs_api_version and not request.query.get("api-version"):
             raise Refusal(404, "Resource not found: the query has no api-version.")
-        job = await loop.run_in_executor(self._pool, check, flavour, route, call, house.models[name])
-        pictures = await loop.run_in_executor(self._pool, produce, job, flavour, house.knobs)
+        job = await loop.run_in_executor(self._pool, check, flavour, route, call, state.models[name])
+        pictures = await loop.run_in_executor(self._pool, produce, job, flavour, state.knobs)
         await asyncio.sleep(max(0.0, due - loop.time()))
-        how = house.knobs.result or flavour.result_for(job.result)
+        how = state.knobs.result or flavour.result_for(job.result)
         items = [self._item(request, picture, how, flavour, fault) for picture in pictures]
         return answers.images_answer(job, items, job.size or flavour.default_size, flavour)
 
@@ -166,8 +169,8 @@ class Handlers:
             how = "url" if picture.index % 2 else "b64"
         if how == "relative_url":
             picture = picture.guarded_by(flavour.auth)
-        name = self._house.gallery.hang(picture)
-        origin = self._house.knobs.picture_origin or f"{request.scheme}://{request.host}"
+        name = self._state.gallery.add(picture)
+        origin = self._state.knobs.picture_origin or f"{request.scheme}://{request.host}"
         url = {
             "url": f"{origin}{self._picture_path(name)}",
             "file_path": f"/root/.xinference/image/{name}",
@@ -175,17 +178,17 @@ class Handlers:
         return answers.spoil_item(answers.picture_item(picture, how, url, flavour), fault)
 
     async def _fetch(self, request: web.Request, call: Call, fault: Fault | None) -> Answer:
-        picture = self._house.gallery.find(request.match_info["name"])
+        picture = self._state.gallery.find(request.match_info["name"])
         if picture is None:
             raise Refusal(404, "No such picture, or no longer.")
-        authorize(picture.guard, _lower(request.headers), self._house.api_key)
-        await asyncio.sleep(self._house.knobs.download_delay_s(picture.index))
+        authorize(picture.guard, _lower(request.headers), self._state.api_key)
+        await asyncio.sleep(self._state.knobs.download_delay_s(picture.index))
         picture = answers.spoil_picture(picture, fault)
         return Answer(picture.data, picture.media_type)
 
     async def _models(self, name: str, request: web.Request, call: Call, fault: Fault | None) -> Answer:
-        authorize(FLAVOURS[name].auth, _lower(request.headers), self._house.api_key)
-        models = self._house.models[name] or {f"{name}-local": 0}
+        authorize(FLAVOURS[name].auth, _lower(request.headers), self._state.api_key)
+        models = self._state.models[name] or {f"{name}-local": 0}
         items = [
             {"id": model, "object": "model", "created": created, "owned_by": FLAVOURS[name].models_owner}
             for model, created in models.items()
@@ -199,7 +202,7 @@ class Handlers:
 
     @property
     def _flavour(self) -> Flavour:
-        return FLAVOURS[self._house.server]
+        return FLAVOURS[self._state.server]
 
     def _picture_path(self, name: str) -> str:
         return self._flavour.picture_path.format(name=name)

@@ -181,7 +181,7 @@ class Fault:
         details = "".join(f", {name}={value!r}" for name, value in self.details.items())
         return f"Fault({self.name!r}, route={self.route!r}, times={self.times}{details})"
 
-    def strikes(self, route: str) -> bool:
+    def applies_to(self, route: str) -> bool:
         """Whether the fault belongs to requests for `route`."""
         return route in self.kind.routes and self.route in ("any", route)
 
@@ -222,10 +222,10 @@ class FaultQueue:
         """Return what goes wrong with a request for `route`, and count it off."""
         with self._lock:
             for place, (fault, left) in enumerate(self._pending):
-                if fault.strikes(route):
+                if fault.applies_to(route):
                     self._count_off(place, fault, left)
                     return fault
-            choices = [fault for fault in self._choices if fault.strikes(route)]
+            choices = [fault for fault in self._choices if fault.applies_to(route)]
             if choices and self._random.random() < self._probability:
                 return self._random.choice(choices)
             return None

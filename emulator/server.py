@@ -9,7 +9,7 @@ from concurrent.futures import Future
 
 from aiohttp import web
 
-from .app import House, build_app
+from .app import AppState, build_app
 from .faults import Fault
 from .flavours import FLAVOURS, RELEASES
 from .knobs import Knobs
@@ -46,7 +46,7 @@ class Emulator(Knobs):
         self.port = port
         self.api_key = api_key
         self._log = RequestLog(keep_files=keep_files)
-        self._house = House(server, self, api_key, _models_of(server, models), self._log)
+        self._state = AppState(server, self, api_key, _models_of(server, models), self._log)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Event | None = None
@@ -81,7 +81,7 @@ class Emulator(Knobs):
             opened.cancel()
 
     async def _serve(self, opened: Future[int]) -> None:
-        runner = web.AppRunner(build_app(self._house), access_log=None, handle_signals=False, shutdown_timeout=_GRACE_S)
+        runner = web.AppRunner(build_app(self._state), access_log=None, handle_signals=False, shutdown_timeout=_GRACE_S)
         try:
             await runner.setup()
             await web.TCPSite(runner, self.host, self.port).start()
@@ -128,7 +128,7 @@ class Emulator(Knobs):
     def clear(self) -> None:
         """Empty the log and drop the faults that have not struck."""
         self._log.clear()
-        self._house.faults.clear()
+        self._state.faults.clear()
 
     def reset(self) -> None:
         """Empty the log, drop the faults, and put every knob back in its place."""
@@ -137,11 +137,11 @@ class Emulator(Knobs):
 
     def fail(self, fault: Fault) -> None:
         """Let something go wrong with the next request of the fault's route, after the faults before it."""
-        self._house.faults.add(fault)
+        self._state.faults.add(fault)
 
     def fail_at_random(self, faults: Sequence[Fault], probability: float, seed: int) -> None:
         """Let each request fail with one of `faults` by chance; how often a fault may strike is ignored."""
-        self._house.faults.at_random(faults, probability, seed)
+        self._state.faults.at_random(faults, probability, seed)
 
 
 def _models_of(server: str, models: Sequence[str] | Mapping[str, int] | None) -> dict[str, Mapping[str, int]]:

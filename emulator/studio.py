@@ -86,7 +86,7 @@ class Gallery:
         self._lock = threading.Lock()
         self._pictures: OrderedDict[str, Picture] = OrderedDict()
 
-    def hang(self, picture: Picture) -> str:
+    def add(self, picture: Picture) -> str:
         """Keep a picture and return its file name."""
         name = f"{secrets.token_hex(8)}.{_SUFFIXES.get(picture.media_type, 'bin')}"
         with self._lock:
