@@ -16,7 +16,7 @@ def test_no_mutated_input_ends_in_anything_but_our_own_errors() -> None:
         assert figures[target.name, True] > 20  # else it would only try what nobody takes
 
 
-def test_every_sample_is_taken_as_it_is() -> None:
+def test_a_third_of_the_samples_or_more_is_taken_as_it_is() -> None:
     for target in fuzz.targets():
         taken = [target.feed(sample) for sample in target.samples]
         assert sum(taken) >= len(taken) // 3
