@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import psutil
 
 from emulator import Emulator, Fault
 from tools.comfyui import ComfyUI, problem
+from tools.console import Failed, guarded
 from tools.events import Listener
 from tools.workflows import Workflow, example_photo, inpainting, text_to_image
 
@@ -59,8 +60,11 @@ SAID_LOST = ("It may have been charged", "It has probably been charged")
 SAID_SAFE = ("Nothing was charged", "most likely not charged", "nothing is charged a second time")
 
 
-class PromiseBroken(Exception):
+class PromiseBroken(Failed):
     """What must never happen has happened."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"A promise is broken. {what}")
 
 
 @dataclass
@@ -134,30 +138,25 @@ def job(number: int, photo: str, chance: random.Random) -> Job:
 
 def finish(job: Job, comfyui: ComfyUI, emulator: Emulator, figures: Figures) -> None:
     """Run a workflow until it has its pictures, and account for every one that was paid for. Raises PromiseBroken."""
-    delivered = lost = 0
     if job.is_cancelled_first:
         cancel(job, comfyui, emulator, figures)
+    lost = 0
     for seed in range(1, MAX_RUNS + 1):
-        job.graph["1"]["inputs"]["seed"] = seed
+        job.graph["1"]["inputs"]["seed"] = seed  # or ComfyUI would not run it again
         with comfyui.listen() as events:
             entry = run(job, comfyui, events, figures)
-        delivered = len(comfyui.pictures(entry))
         error = problem(entry)
         figures.outcomes["pictures" if error is None else kind_of(entry, error)] += 1
         if error is None:
+            delivered = len(comfyui.pictures(entry))
             lost += missing(job, delivered, events)
-            break
+            check_money(job.prompt, paid_for(job, emulator), delivered, lost)
+            figures.delivered += delivered
+            figures.lost += lost
+            return
         if any(words in error for words in SAID_LOST):
-            lost = paid_for(job, emulator)
-    else:
-        raise PromiseBroken(f"{job.prompt} did not succeed in {MAX_RUNS} runs")
-    paid = paid_for(job, emulator)
-    if paid != delivered + lost:
-        raise PromiseBroken(
-            f"{job.prompt}: {paid} pictures were paid for, {delivered} delivered, {lost} said to be lost"
-        )
-    figures.delivered += delivered
-    figures.lost += lost
+            lost = paid_for(job, emulator)  # all until now: none of it has come
+    raise PromiseBroken(f"{job.prompt} did not succeed in {MAX_RUNS} runs")
 
 
 def cancel(job: Job, comfyui: ComfyUI, emulator: Emulator, figures: Figures) -> None:
@@ -234,19 +233,22 @@ def load(process: psutil.Process, emulator: Emulator) -> Load:
 
 def check_totals(figures: Figures, paid: int, warm: Load, end: Load) -> None:
     """Raise PromiseBroken unless the sums agree and the load is flat."""
-    if paid != figures.delivered + figures.lost:
-        raise PromiseBroken(
-            f"{paid} pictures were paid for; {figures.delivered} came, {figures.lost} were said to be lost"
-        )
+    check_money("all workflows", paid, figures.delivered, figures.lost)
     if end.threads > warm.threads + MAX_MORE_THREADS:
         raise PromiseBroken(f"ComfyUI has {end.threads} threads, after {warm.threads}")
     if end.sockets:
-        raise PromiseBroken(f"ComfyUI holds {end.sockets} connections to the API when all is over")
+        raise PromiseBroken(f"ComfyUI's connections to the API when all is over: {end.sockets}")
     if end.mib > warm.mib + MAX_MORE_MIB:
         raise PromiseBroken(f"ComfyUI takes {end.mib:.0f} MiB, after {warm.mib:.0f}")
 
 
-def wait_until(condition: Any, what: str) -> None:
+def check_money(what: str, paid: int, delivered: int, lost: int) -> None:
+    """Raise PromiseBroken unless what was paid for has been delivered or was said to be lost."""
+    if paid != delivered + lost:
+        raise PromiseBroken(f"{what}: pictures paid for: {paid}, delivered: {delivered}, said to be lost: {lost}")
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
     end_s = time.monotonic() + RUN_TIMEOUT_S
     while not condition():
         if time.monotonic() > end_s:
@@ -270,15 +272,15 @@ def main() -> int:
     parser.add_argument("--workflows", type=int, default=WORKFLOWS, help="how many (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which failures (%(default)s)")
     options = parser.parse_args()
+    return guarded(lambda: timed(options.workflows, options.seed))
+
+
+def timed(count: int, seed: int) -> None:
+    """Make a soak and print its figures. Raises PromiseBroken."""
     started_s = time.monotonic()
-    try:
-        lines = report(*soak(options.workflows, options.seed))
-    except PromiseBroken as broken:
-        print(f"BROKEN: {broken}", file=sys.stderr)
-        return 1
-    print(f"{options.workflows} workflows in {time.monotonic() - started_s:.0f} s, seed {options.seed}")
+    lines = report(*soak(count, seed))
+    print(f"{count} workflows in {time.monotonic() - started_s:.0f} s, seed {seed}")
     print("\n".join(lines))
-    return 0
 
 
 if __name__ == "__main__":
