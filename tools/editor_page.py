@@ -191,8 +191,10 @@ class Editor:
             return Problem(dialog.inner_text())
         text = notice.inner_text()
         self.page.get_by_test_id("error-overlay-see-errors").click()
-        expect(self._panel).to_be_visible()
-        for details in self._panel.get_by_role("button", name=re.compile("^Info for")).all():
+        buttons = self._panel.get_by_role("button", name=re.compile("^Info for"))
+        # A run's report comes later than the panel; what is refused before it runs has buttons instead.
+        expect(self._panel.get_by_text("ComfyUI Error Report").or_(buttons).first).to_be_visible()
+        for details in buttons.all():
             details.click()
         return Problem(text, self._panel.inner_text())
 
