@@ -178,7 +178,7 @@ def test_two_gigabytes_of_base64_end_at_the_limit(emulator: Emulator, declared: 
     assert len(emulator.posts) == 1
 
 
-def test_a_long_error_is_read_only_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_error_is_read_only_at_its_start() -> None:
     with Loopback(answering(http("no " * 10**6, 400))) as server:
         error = failure(server.origin)
     assert len(str(error)) < 700

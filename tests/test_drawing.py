@@ -258,7 +258,7 @@ def test_a_run_that_is_cancelled_while_it_fetches_leaves_the_rest_to_the_next(em
 
 
 @pytest.mark.parametrize("fault", ["rate_limit", "unavailable", "model_not_found"])
-def test_after_a_cancel_no_further_request_is_sent(fault: str, emulator: Emulator, node: Node) -> None:
+def test_after_a_cancel_no_further_request_is_sent(fault: str, emulator: Emulator) -> None:
     emulator.fail(Fault(fault, times=None, delay_s=0.2))
     asyncio.run(cancelled_when(lambda: len(emulator.posts) == 1))
     wait_for(lambda: ended(QuickRun.last))

@@ -46,7 +46,8 @@ def test_the_function_is_a_coroutine_and_api_call_has_the_signature_of_old() -> 
     }
 
 
-def test_a_prompt_alone_returns_one_image_tensor(emulator: Emulator) -> None:
+@pytest.mark.usefixtures("emulator")
+def test_a_prompt_alone_returns_one_image_tensor() -> None:
     (image,) = OpenAIDalle2().api_call(prompt="a lighthouse")
     assert (image.shape, image.dtype) == ((1, 1024, 1024, 3), torch.float32)
     assert 0 <= image.min() and image.max() <= 1
