@@ -6,6 +6,7 @@ connections is handed to a function that reads and writes bytes.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -14,7 +15,7 @@ import ssl
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch import Tensor
 from dalle2 import host
 from dalle2.errors import ImagesApiError
 from dalle2.nodes import OpenAIDalle2
-from emulator import Emulator
+from emulator import Emulator, RequestRecord
 
 KEY = "sk-emulated"
 LONG_S = 20.0  # longer than any test: a test that needs it has failed
@@ -168,10 +169,20 @@ def image_and_mask(value: float = 0.5) -> dict[str, Any]:
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until something holds that another thread brings about."""
+    asyncio.run(wait_beside_loop(condition))
+
+
+async def wait_beside_loop(condition: Callable[[], bool]) -> None:
+    """The same while the event loop goes on."""
     end_s = time.monotonic() + LONG_S
     while not condition():
         assert time.monotonic() < end_s
-        time.sleep(0.005)
+        await asyncio.sleep(0.005)
+
+
+def overlap(records: Sequence[RequestRecord]) -> bool:
+    """Whether all of the requests were under way at one moment."""
+    return max(record.started for record in records) < min(record.answered or 0 for record in records)
 
 
 def traces(error: BaseException | None, caplog: pytest.LogCaptureFixture) -> str:

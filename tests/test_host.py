@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 
 import pytest
 
 from dalle2 import host
-from tests.loopback import wait_for
+from tests.loopback import LONG_S, wait_beside_loop, wait_for
 
 
 def test_the_result_of_the_call_is_returned() -> None:
@@ -30,11 +29,15 @@ def test_an_error_of_the_call_is_raised_after_the_first_await() -> None:
 
 
 def test_the_event_loop_is_free_while_the_call_blocks() -> None:
-    release = threading.Event()
+    began, release = threading.Event(), threading.Event()
+
+    def block() -> bool:
+        began.set()
+        return release.wait(LONG_S)
 
     async def look() -> bool:
-        task = asyncio.ensure_future(host.run_beside_loop(lambda: release.wait(5), "1"))
-        await asyncio.sleep(0.01)
+        task = asyncio.ensure_future(host.run_beside_loop(block, "1"))
+        await wait_beside_loop(began.is_set)
         release.set()
         return await task
 
@@ -42,28 +45,34 @@ def test_the_event_loop_is_free_while_the_call_blocks() -> None:
 
 
 def test_a_prompt_that_ends_early_is_not_held_up_by_the_call() -> None:
-    release = threading.Event()
+    began, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def block() -> None:
+        began.set()
+        release.wait(LONG_S)
+        ended.set()
 
     async def end_early() -> None:
-        asyncio.ensure_future(host.run_beside_loop(lambda: release.wait(30), "1"))  # noqa: RUF006 - left behind on purpose
-        await asyncio.sleep(0.05)
+        asyncio.ensure_future(host.run_beside_loop(block, "1"))  # noqa: RUF006 - left behind on purpose
+        await wait_beside_loop(began.is_set)
 
-    started_s = time.monotonic()
     asyncio.run(end_early())
-    assert time.monotonic() - started_s < 5
+    assert not ended.is_set()
     release.set()
 
 
 def test_the_call_knows_its_run_and_hears_of_a_cancel() -> None:
     heard: list[bool] = []
+    began = threading.Event()
 
     def call() -> None:
         with host.current_run() as run:
-            heard.append(run.pause(5))
+            began.set()
+            heard.append(run.pause(LONG_S))
 
     async def cancel() -> None:
         task = asyncio.ensure_future(host.run_beside_loop(call, "1"))
-        await asyncio.sleep(0.02)
+        await wait_beside_loop(began.is_set)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -87,16 +96,17 @@ def test_a_run_is_over_as_delivered_when_its_result_was_taken() -> None:
 
 def test_a_run_that_is_left_behind_is_over_once_its_call_ends() -> None:
     over: list[bool] = []
-    release = threading.Event()
+    began, release = threading.Event(), threading.Event()
 
     def call() -> None:
         with host.current_run() as run:
             run.when_over(over.append)
-            release.wait(5)
+            began.set()
+            release.wait(LONG_S)
 
     async def cancel() -> None:
         task = asyncio.ensure_future(host.run_beside_loop(call, "1"))
-        await asyncio.sleep(0.02)
+        await wait_beside_loop(began.is_set)
         task.cancel()
 
     asyncio.run(cancel())
@@ -108,21 +118,25 @@ def test_a_run_that_is_left_behind_is_over_once_its_call_ends() -> None:
 
 def test_the_calls_of_one_node_are_delivered_together_or_not_at_all() -> None:
     over: list[bool] = []
+    fail = threading.Event()
 
     def good() -> None:
         with host.current_run() as run:
             run.when_over(over.append)
 
     def bad() -> None:
-        time.sleep(0.15)
+        fail.wait(LONG_S)
         raise ValueError("no")
 
-    async def both() -> list[BaseException | None]:
-        calls = [host.run_beside_loop(good, "1"), host.run_beside_loop(bad, "1")]
-        return await asyncio.gather(*calls, return_exceptions=True)
+    async def both() -> None:
+        calls = [asyncio.ensure_future(host.run_beside_loop(call, "1")) for call in (good, bad)]
+        await calls[0]
+        assert over == []
+        fail.set()
+        with pytest.raises(ValueError, match="no"):
+            await calls[1]
 
-    good_result, bad_result = asyncio.run(both())
-    assert good_result is None and isinstance(bad_result, ValueError)
+    asyncio.run(both())
     assert over == [False]
 
 

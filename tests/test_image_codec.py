@@ -18,6 +18,7 @@ from torch import Tensor
 from dalle2 import image_codec
 from dalle2.image_codec import PictureBatch, decode_images, encode_mask_png, encode_rgba_png
 from dalle2.tensors import with_alpha
+from tests.loopback import wait_for
 from tests.pictures import KINDS, as_bytes, file_of, loaded, noise, picture, png_of, saved
 from tests.png_reader import read_png
 
@@ -270,22 +271,40 @@ def test_decodes_run_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decode_images([file_of(picture(4, 4, 3))] * 6).shape == (6, 4, 4, 3)
 
 
+class Door:
+    """A semaphore of two that knows who has come to it."""
+
+    def __init__(self) -> None:
+        self.came: list[int] = []
+        self._semaphore = threading.BoundedSemaphore(2)
+
+    def __enter__(self) -> None:
+        self.came.append(threading.get_ident())
+        self._semaphore.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._semaphore.release()
+
+
 def test_many_arrivals_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     running = most = 0
     lock = threading.Lock()
+    both_here = threading.Barrier(2)
+    door = Door()
 
-    def slow(file: bytes) -> Image.Image:
+    def meeting(file: bytes) -> Image.Image:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
-        threading.Event().wait(0.005)
+        both_here.wait(PATIENCE_S)
+        wait_for(lambda: len(door.came) == 12)
         with lock:
             running -= 1
         return Image.new("RGB", (4, 4))
 
-    monkeypatch.setattr(image_codec, "_decoding", threading.BoundedSemaphore(2))
-    monkeypatch.setattr(image_codec, "_decode", slow)
+    monkeypatch.setattr(image_codec, "_decoding", door)
+    monkeypatch.setattr(image_codec, "_decode", meeting)
     batches = [PictureBatch(4, 4, 4) for _ in range(3)]
     threads = [threading.Thread(target=batch.put, args=(index, b"")) for batch in batches for index in range(4)]
     for thread in threads:

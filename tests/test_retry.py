@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -235,7 +236,11 @@ def test_an_error_of_another_kind_passes_through() -> None:
     assert bench.calls == 1
 
 
-def test_left_to_itself_it_sleeps_and_says_nothing() -> None:
-    outcomes: list[Exception | str] = [refused(503, retry_after_ms="1"), "drawn"]
-    bench = Bench(outcomes)
+def test_left_to_itself_it_tries_again_without_a_word(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    bench = Bench([refused(503, retry_after_ms="1"), "drawn"])
     assert Retrier().run(bench.send, repeatable=False) == "drawn"
+    assert bench.calls == 2
+    assert (caplog.records, capsys.readouterr()) == ([], ("", ""))

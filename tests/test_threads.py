@@ -35,22 +35,23 @@ def test_as_many_run_at_once_as_the_limit_says() -> None:
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 50])
 def test_never_more_run_at_once_than_the_limit(limit: int) -> None:
-    running = 0
-    most = 0
-    lock = threading.Lock()
+    before = threading.active_count()
+    at_work: list[int] = []
+    counted = threading.Event()
+
+    def count() -> None:
+        at_work.append(threading.active_count() - before + 1)
+        counted.set()
+
+    first = threading.Barrier(min(limit, 20), action=count)
 
     def work(item: int) -> int:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        threading.Event().wait(0.002)
-        with lock:
-            running -= 1
+        (first if item < first.parties else counted).wait(PATIENCE_S)  # no thread ends before they are counted
         return item
 
     assert side_by_side(work, range(20), limit=limit) == list(range(20))
-    assert most <= limit
+    assert len(at_work) == 1
+    assert at_work[0] <= limit
 
 
 @pytest.mark.parametrize("limit", [1, 4])
