@@ -1,4 +1,4 @@
-"""DALL·E 2's promises, kept on every server that facts and README name; the emulator takes the part of each."""
+"""DALL·E 2's promises, kept on every kind of server that the emulator can play."""
 
 from __future__ import annotations
 
