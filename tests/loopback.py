@@ -7,8 +7,8 @@ connections is handed to a function that reads and writes bytes.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
-import io
 import json
 import socket
 import ssl
@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dalle2 import host
@@ -69,14 +68,14 @@ Script = Callable[[Connection], None]
 class Loopback:
     """A server on 127.0.0.1 that runs `script` for each connection, within a `with` block. `requests` came in whole."""
 
-    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[bytes] = []
         self.connections = 0
         self._script = script
         self._tls = tls
-        self._listener = socket.create_server((host, 0))
+        self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.origin = f"{'https' if tls else 'http'}://{host}:{self.port}"
+        self.origin = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
@@ -153,11 +152,9 @@ def closed_port() -> int:
         return int(server.getsockname()[1])
 
 
-def png(size: tuple[int, int] = (8, 8), colour: str = "red") -> bytes:
-    """A PNG file of one colour."""
-    file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, "PNG")
-    return file.getvalue()
+def encoded(file: bytes) -> dict[str, str]:
+    """A picture as an answer holds it."""
+    return {"b64_json": base64.b64encode(file).decode()}
 
 
 def image_and_mask(value: float = 0.5) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,10 +40,15 @@ def picture(*shape: int, seed: int = 1, mode: str | None = None) -> Image.Image:
     return image.convert(mode) if mode else image
 
 
-def file_of(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+def file_of(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def png(size: tuple[int, int] = (8, 8), colour: Any = "red", mode: str = "RGB") -> bytes:
+    """A PNG file of one colour."""
+    return file_of(Image.new(mode, size, colour))
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import socket
@@ -27,13 +26,14 @@ from dalle2.errors import (
 from dalle2.models import ImageRequest, Picture
 from dalle2.retry import Retrier
 from emulator import Emulator, Fault
-from tests.loopback import LONG_S, Connection, Loopback, answering, hanging, http, png, traces
+from tests.loopback import LONG_S, Connection, Loopback, answering, encoded, hanging, http, traces
+from tests.pictures import png
 
 KEY = "sk-proj-Zq8/x+7Lw2Vn4T"
 BEARER = {"Authorization": f"Bearer {KEY}"}
 REQUEST = ImageRequest(prompt="a harbour", model="gpt-image-2", n=2, size="1024x1024", quality="low")
 PICTURE = png()
-ANSWER = http({"data": [{"b64_json": base64.b64encode(PICTURE).decode()}]})
+ANSWER = http({"data": [encoded(PICTURE)]})
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,7 @@ def running() -> Iterator[Emulator]:
 
 @pytest.fixture
 def emulator(running: Emulator) -> Emulator:
-    running.clear()
-    running.result = None
+    running.reset()
     running.answer_size = (32, 32)
     return running
 

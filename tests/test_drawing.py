@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,13 +23,14 @@ from tests.loopback import (
     Node,
     QuickRun,
     answering,
+    encoded,
     http,
     image_and_mask,
     overlap,
-    png,
     wait_beside_loop,
     wait_for,
 )
+from tests.pictures import png
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +145,8 @@ def test_a_broken_picture_that_is_here_already_is_not_kept(fault: str, emulator:
 
 
 def test_a_broken_picture_among_good_ones_does_not_hold_them_up(node: Node, caplog: pytest.LogCaptureFixture) -> None:
-    good = {"b64_json": base64.b64encode(png()).decode()}
-    body = {"data": [good, {"b64_json": base64.b64encode(b"junk").decode()}, good, {"b64_json": "%"}]}
+    good = encoded(png())
+    body = {"data": [good, encoded(b"junk"), good, {"b64_json": "%"}]}
     with Loopback(answering(http(body))) as server:
         node.use(server.origin)
         assert node.draw(n=4).shape[0] == 2
@@ -163,7 +163,7 @@ def test_a_file_path_is_an_error_at_once(emulator: Emulator, node: Node) -> None
 
 
 def test_more_pictures_than_were_asked_for_are_left_aside(node: Node) -> None:
-    body = {"data": [{"b64_json": base64.b64encode(png()).decode()}] * 50}
+    body = {"data": [encoded(png())] * 50}
     with Loopback(answering(http(body))) as server:
         node.use(server.origin)
         assert node.draw(n=2).shape[0] == 2

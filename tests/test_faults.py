@@ -141,7 +141,6 @@ DOWNLOADS = [
 @pytest.fixture(scope="module")
 def running() -> Iterator[Emulator]:
     with Emulator(api_key=SECRET, keep_files=False) as emulator:
-        emulator.answer_size = (32, 32)
         yield emulator
 
 
@@ -156,8 +155,8 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Node:
 
 @pytest.fixture
 def emulator(running: Emulator, node: Node) -> Emulator:
-    running.clear()
-    running.result = None
+    running.reset()
+    running.answer_size = (32, 32)
     node.use(running, SECRET)
     return running
 

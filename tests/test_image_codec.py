@@ -18,11 +18,9 @@ from torch import Tensor
 from dalle2 import image_codec
 from dalle2.image_codec import PictureBatch, decode_images, encode_mask_png, encode_rgba_png
 from dalle2.tensors import with_alpha
-from tests.loopback import wait_for
+from tests.loopback import LONG_S, wait_for
 from tests.pictures import KINDS, as_bytes, file_of, loaded, noise, picture, png_of, saved
 from tests.png_reader import read_png
-
-PATIENCE_S = 20
 
 
 def pixels_of(file: bytes) -> NDArray[np.uint8]:
@@ -244,7 +242,7 @@ def test_pictures_may_arrive_in_many_threads() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE_S)
+        thread.join(LONG_S)
     expected = np.stack([np.asarray(each.convert("RGBA")) for each in pictures])
     assert np.array_equal(as_bytes(batch.tensor), expected)
 
@@ -262,7 +260,7 @@ def test_decodes_run_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     decode = image_codec._decode
 
     def meeting(file: bytes) -> Image.Image:
-        both_here.wait(PATIENCE_S)
+        both_here.wait(LONG_S)
         return decode(file)
 
     monkeypatch.setattr(image_codec, "WORKERS", 2)
@@ -297,7 +295,7 @@ def test_many_arrivals_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
         with lock:
             running += 1
             most = max(most, running)
-        both_here.wait(PATIENCE_S)
+        both_here.wait(LONG_S)
         wait_for(lambda: len(door.came) == 12)
         with lock:
             running -= 1
@@ -310,7 +308,7 @@ def test_many_arrivals_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE_S)
+        thread.join(LONG_S)
     assert most == 2
 
 

@@ -18,12 +18,12 @@ from PIL import Image
 
 from dalle2 import png
 from dalle2.png import write_png
-from tests.pictures import noise
+from tests.loopback import LONG_S
+from tests.pictures import file_of, noise
 from tests.png_reader import read_png
 
 Pixels = NDArray[np.uint8]
 
-PATIENCE_S = 20
 SUB, UP, AVERAGE, PAETH = 1, 2, 3, 4
 
 
@@ -67,9 +67,7 @@ def by_pillow(file: bytes) -> Pixels:
 
 
 def size_by_pillow(pixels: Pixels) -> int:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return len(file.getvalue())
+    return len(file_of(Image.fromarray(pixels)))
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -180,7 +178,7 @@ def test_strips_are_compressed_side_by_side(monkeypatch: pytest.MonkeyPatch) -> 
     deflated = png._deflated
 
     def meeting(*args: object) -> tuple[bytes, int, int]:
-        both_here.wait(PATIENCE_S)
+        both_here.wait(LONG_S)
         return deflated(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(png, "WORKERS", 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
@@ -16,8 +15,8 @@ from torch import Tensor
 from dalle2 import host
 from dalle2.errors import NOT_CHARGED, StatusError, UnusableAnswer
 from emulator import FLAVOURS, Emulator, Fault, RequestRecord
-from tests.loopback import KEY, Loopback, Node, answering, http
-from tests.pictures import loaded, noise
+from tests.loopback import KEY, Loopback, Node, answering, encoded, http
+from tests.pictures import file_of, loaded, noise, png
 
 CLASSIC = {"model": "dall-e-2", "size": "256x256", "response_format": "b64_json"}
 GPT = {"model": "gpt-image-2", "size": "1024x1024", "quality": "low"}
@@ -164,17 +163,11 @@ def test_a_server_that_answers_in_another_size_is_resized(
     assert node.draw(n=2).shape == (2, 256, 256, 3)
 
 
-def encoded(size: tuple[int, int], mode: str, colour: Any) -> dict[str, str]:
-    file = BytesIO()
-    Image.new(mode, size, colour).save(file, "PNG")
-    return {"b64_json": base64.b64encode(file.getvalue()).decode()}
-
-
 def test_pictures_of_different_sizes_and_kinds_end_up_in_one_batch(node: Node) -> None:
     pictures = [
-        encoded((64, 64), "RGB", "red"),
-        encoded((300, 100), "L", 128),
-        encoded((256, 256), "RGBA", (0, 0, 255, 0)),
+        encoded(png((64, 64))),
+        encoded(png((300, 100), 128, "L")),
+        encoded(png((256, 256), (0, 0, 255, 0), "RGBA")),
     ]
     with Loopback(answering(http({"data": pictures}))) as there:
         node.use(there.origin)
@@ -187,10 +180,7 @@ def test_pictures_of_different_sizes_and_kinds_end_up_in_one_batch(node: Node) -
 def test_smaller_sizes_are_scaled_down_without_aliasing(node: Node) -> None:
     # Stripes of one pixel: whoever picks pixels gets black or white, whoever averages gets grey.
     stripes = Image.fromarray((np.indices((1024, 1024))[1] % 2 * 255).astype(np.uint8))
-    file = BytesIO()
-    stripes.save(file, "PNG")
-    body = {"data": [{"b64_json": base64.b64encode(file.getvalue()).decode()}]}
-    with Loopback(answering(http(body))) as there:
+    with Loopback(answering(http({"data": [encoded(file_of(stripes))]}))) as there:
         node.use(there.origin)
         picture = node.draw()
     assert (picture - 0.5).abs().max() < 0.05
@@ -220,7 +210,7 @@ def test_an_image_that_is_not_square_keeps_its_shape(
 
 def test_a_soft_mask_blends_by_its_value(node: Node) -> None:
     mask = torch.linspace(0, 1, 256).expand(1, 256, 256)
-    with Loopback(answering(http({"data": [encoded((256, 256), "RGB", "white")]}))) as there:
+    with Loopback(answering(http({"data": [encoded(png((256, 256), "white"))]}))) as there:
         node.use(there.origin)
         picture = node.draw(image=torch.zeros(1, 256, 256, 3), mask=mask)
     assert torch.allclose(picture[0, ..., 0], mask[0], atol=1e-6)

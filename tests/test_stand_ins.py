@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -17,23 +16,23 @@ from dalle2.errors import StatusError
 from dalle2.retry import Retrier
 from dalle2.stand_ins import Order, ask
 from emulator import Emulator, Fault
-from tests.loopback import Loopback, Script, answering, http, png
+from tests.loopback import KEY, Loopback, Script, answering, encoded, http
+from tests.pictures import png
 
-KEY = "sk-emulated"
 ORDER = Order("a harbour", 1, 256)
-ANSWER = http({"data": [{"b64_json": base64.b64encode(png()).decode()}]})
+ANSWER = http({"data": [encoded(png())]})
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Emulator]:
     with Emulator(api_key=KEY) as emulator:
-        emulator.answer_size = (32, 32)
         yield emulator
 
 
 @pytest.fixture
 def emulator(running: Emulator) -> Emulator:
-    running.clear()
+    running.reset()
+    running.answer_size = (32, 32)
     return running
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from dalle2 import threads
 from dalle2.threads import side_by_side
-
-PATIENCE_S = 20
+from tests.loopback import LONG_S
 
 
 def test_results_come_in_the_order_of_the_items_whichever_is_done_first() -> None:
@@ -20,7 +19,7 @@ def test_results_come_in_the_order_of_the_items_whichever_is_done_first() -> Non
 
     def work(item: str) -> str:
         if item == "first":
-            assert second_is_done.wait(PATIENCE_S)
+            assert second_is_done.wait(LONG_S)
         else:
             second_is_done.set()
         return item.upper()
@@ -30,7 +29,7 @@ def test_results_come_in_the_order_of_the_items_whichever_is_done_first() -> Non
 
 def test_as_many_run_at_once_as_the_limit_says() -> None:
     all_here = threading.Barrier(3)
-    assert side_by_side(lambda _: all_here.wait(PATIENCE_S) >= 0, range(6), limit=3) == [True] * 6
+    assert side_by_side(lambda _: all_here.wait(LONG_S) >= 0, range(6), limit=3) == [True] * 6
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 50])
@@ -46,7 +45,7 @@ def test_never_more_run_at_once_than_the_limit(limit: int) -> None:
     first = threading.Barrier(min(limit, 20), action=count)
 
     def work(item: int) -> int:
-        (first if item < first.parties else counted).wait(PATIENCE_S)  # no thread ends before they are counted
+        (first if item < first.parties else counted).wait(LONG_S)  # no thread ends before they are counted
         return item
 
     assert side_by_side(work, range(20), limit=limit) == list(range(20))
@@ -95,7 +94,7 @@ def test_every_thread_sees_the_context_of_the_caller() -> None:
     both_here = threading.Barrier(2)
 
     def work(_: int) -> str:
-        both_here.wait(PATIENCE_S)
+        both_here.wait(LONG_S)
         return name.get()
 
     assert side_by_side(work, range(2), limit=2) == ["the caller's"] * 2
@@ -122,7 +121,7 @@ def hang(_):
 threading.Thread(target=module.side_by_side, args=(hang, range(3)), kwargs=dict(limit=3), daemon=True).start()
 hung.wait()
 """
-    subprocess.run([sys.executable, "-c", code], timeout=PATIENCE_S, check=True)
+    subprocess.run([sys.executable, "-c", code], timeout=LONG_S, check=True)
 
 
 def test_the_number_of_workers_follows_the_cores_and_stays_small() -> None:
