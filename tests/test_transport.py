@@ -329,18 +329,19 @@ def test_a_server_that_speaks_no_tls(script: Script) -> None:
     assert not error.sent
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
-@pytest.mark.parametrize("answer", [None, http(b"", 407), http(b"", 502)])
-def test_a_proxy_that_does_not_let_it_through(
-    scheme: str, answer: bytes | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Loopback(answering(answer or b"")) as proxy:
-        port = proxy.port if answer else closed_port()
+@pytest.mark.parametrize("status", [407, 502])
+def test_what_a_proxy_answers_to_a_plain_request_is_the_answer(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Loopback(answering(http(b"", status))) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.origin)
+        with Link(timeout_s=(1, 1), total_s=2) as link, link.open("GET", "http://example.invalid/v1") as response:
+            assert response.status_code == status
+
+
+@pytest.mark.parametrize(("scheme", "status"), [("http", None), ("https", None), ("https", 407), ("https", 502)])
+def test_a_proxy_that_does_not_let_it_through(scheme: str, status: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Loopback(answering(http(b"", status or 200))) as proxy:
+        port = proxy.port if status else closed_port()
         monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://user:pa55word@127.0.0.1:{port}")
-        if scheme == "http" and answer:
-            with Link(timeout_s=(1, 1), total_s=2) as link, link.open("GET", "http://example.invalid/v1") as response:
-                assert response.status_code in (407, 502)
-            return
         error = problem(f"{scheme}://example.invalid/v1")
     assert "The network's proxy did not let the request through to example.invalid" in str(error)
     assert "pa55word" not in str(error)
@@ -387,19 +388,22 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 @pytest.mark.usefixtures("trusted")
-@pytest.mark.parametrize("script", [answering(http(b"abc")), dripping(b"")])
-def test_a_tunnel_through_a_proxy_is_under_guard_too(
-    script: Script, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+def test_where_a_proxy_tunnels_to_is_the_proxy_s_own_affair(
+    tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Loopback(script, tls=tls) as server, Loopback(relaying(server)) as proxy:
+    with Loopback(answering(http(b"abc")), tls=tls) as server, Loopback(relaying(server)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
-        url = f"https://localhost:{server.port}"
-        if script.__qualname__.startswith("answering"):
-            assert get(url, public_only=True) == b"abc"  # where a proxy may go is the proxy's own affair
-        else:
-            error = problem(url, total_s=QUICK_S)
-            assert isinstance(error, TimedOut)
-            assert error.sent
+        assert get(f"https://localhost:{server.port}", public_only=True) == b"abc"
+    assert proxy.requests[0].startswith(b"CONNECT localhost:")
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_tunnel_through_a_proxy_has_the_same_deadline(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Loopback(dripping(b""), tls=tls) as server, Loopback(relaying(server)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+        error = problem(f"https://localhost:{server.port}", total_s=QUICK_S)
+    assert isinstance(error, TimedOut)
+    assert error.sent
     assert proxy.requests[0].startswith(b"CONNECT localhost:")
 
 
