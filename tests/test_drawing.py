@@ -187,13 +187,14 @@ def test_the_same_edit_is_one_of_the_same_pixels(
 
 
 def test_after_a_failure_nothing_new_is_ordered_and_what_came_is_reused(emulator: Emulator, node: Node) -> None:
-    emulator.delay_s = 0.2
+    emulator.delay_s = 0.4
     images = torch.rand(8, 32, 32, 3)
     mask = image_and_mask()["mask"]
-    emulator.fail(Fault("moderation", "edits"))
+    emulator.fail(Fault("moderation", "edits", delay_s=0.15))  # when all four are out, and before one of them is back
     with pytest.raises(StatusError, match="content moderation"):
         node.draw(image=images, mask=mask)
     assert (len(emulator.posts), emulator.paid_pictures) == (4, 3)
+    emulator.delay_s = 0.0
     assert node.draw(image=images, mask=mask).shape[0] == 8
     assert (len(emulator.posts), emulator.paid_pictures) == (9, 8)
     assert "3 of them taken from the answer to an earlier run" in node.text
