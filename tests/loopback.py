@@ -71,7 +71,7 @@ class Loopback:
     def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[bytes] = []
         self.connections = 0
-        self._script = script
+        self.script = script
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -113,7 +113,7 @@ class Loopback:
                 self._open.append(sock)
             connection = Connection(sock, self.requests)
             try:
-                self._script(connection)
+                self.script(connection)
             finally:
                 connection.close()
 

@@ -358,11 +358,11 @@ PRIVATE = [
 @pytest.mark.parametrize("url", STRANGE + PRIVATE)
 @pytest.mark.parametrize("redirected", [False, True])
 def test_an_address_that_is_not_allowed_is_never_asked(url: str, redirected: bool) -> None:
-    if redirected and not url.isprintable():
-        url = url.encode("ascii", "ignore").decode().replace("\x00", "").replace("\t", "")
+    if redirected:
+        url = url.encode("ascii", "ignore").decode()  # a header holds nothing else
     with Loopback(answering(http(b"secret"))) as other, Loopback(lambda _: None) as api:
         address = url.replace("{port}", str(api.port)).replace("{other}", str(other.port))
-        api._script = answering(http(b"", 302, {"Location": address})) if redirected else answering(http(b"", 404))
+        api.script = answering(http(b"", 302, {"Location": address})) if redirected else answering(http(b"", 404))
         with pytest.raises(ImagesApiError) as caught:
             download(api.origin, "/first" if redirected else address)
         assert other.requests == []

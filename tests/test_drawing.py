@@ -152,25 +152,27 @@ def test_more_pictures_than_were_asked_for_are_left_aside(node: Node) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("inputs", "settings"),
     [
-        {"prompt": "another"},
-        {"n": 2},
-        {"size": "512x512"},
-        image_and_mask(),
-        {"settings": {"OPENAI_API_KEY": "sk-another"}},
-        {"settings": {"DALLE2_MODEL": "dall-e-2"}},
-        {"settings": {"DALLE2_QUALITY": "high"}},
+        ({"prompt": "another"}, {}),
+        ({"n": 2}, {}),
+        ({"size": "512x512"}, {}),
+        (image_and_mask(), {}),
+        ({}, {"OPENAI_API_KEY": "sk-another"}),
+        ({}, {"DALLE2_MODEL": "dall-e-2"}),
+        ({}, {"DALLE2_QUALITY": "high"}),
     ],
 )
-def test_only_the_same_call_gets_what_was_kept(change: dict[str, Any], emulator: Emulator, node: Node) -> None:
+def test_only_the_same_call_gets_what_was_kept(
+    inputs: dict[str, Any], settings: dict[str, str], emulator: Emulator, node: Node
+) -> None:
     emulator.result = "url"
     emulator.fail(Fault("missing_picture"))
     with pytest.raises(UnusableAnswer):
         node.draw()
-    for name, value in change.pop("settings", {}).items():
+    for name, value in settings.items():
         node.set(name, value)
-    node.draw(**change)
+    node.draw(**inputs)
     assert len(emulator.posts) == 2
 
 
