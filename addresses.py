@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -19,6 +20,9 @@ MAX_URL_CHARACTERS = 8192  # as much as most servers accept
 
 # IPv6 addresses of these networks hold an IPv4 address in their last 32 bits, and lead to it (RFC 6052, RFC 4291).
 _EMBEDDING = tuple(ipaddress.IPv6Network(network) for network in ("64:ff9b::/96", "::/96"))
+
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that has been given out so far (RFC 4291)
+_DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637, which older Pythons do not know
 
 
 class PrivateAddress(UnusableAnswer):
@@ -37,8 +41,11 @@ def is_public(address: str) -> bool:
     Raises ValueError for what is no IP address.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
-    inner = _embedded(ip) if isinstance(ip, ipaddress.IPv6Address) else None
-    return ip.is_global and not ip.is_multicast if inner is None else inner.is_global and not inner.is_multicast
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = _embedded(ip) or ip
+    if isinstance(ip, ipaddress.IPv6Address) and (ip not in _UNICAST or ip in _DOCUMENTATION):
+        return False
+    return ip.is_global and not ip.is_multicast
 
 
 def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
@@ -80,15 +87,23 @@ def joined(base: str, url: str) -> str:
 
 def refuse_private(address: str) -> None:
     """Raise UnusableAnswer unless an address is https and leads, as far as its text tells, into the internet."""
-    host = urlsplit(address).hostname or ""
+    host = (urlsplit(address).hostname or "").rstrip(".")
     if not address.startswith("https://") or not host:
         raise UnusableAnswer(strange_address(address))
     try:
-        allowed = is_public(host)
+        allowed = is_public(_as_number(host))
     except ValueError:  # a name: what it resolves to is checked when it is connected to
         allowed = host != "localhost" and not host.endswith(".localhost")
     if not allowed:
         raise PrivateAddress
+
+
+def _as_number(host: str) -> str:
+    """An IPv4 address in one of its older spellings, such as 127.1 or 0x7f000001, in the usual one."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return host
 
 
 def strange_address(url: str) -> str:

@@ -36,7 +36,7 @@ MAX_LISTING_BYTES = 2 * 2**20  # the longest list of models, of a gateway to eve
 DOWNLOAD_READ_TIMEOUT_S = 60.0  # a file that lies ready keeps nobody waiting as a picture does that is being drawn
 LISTING_TIMEOUT_S = 10.0
 MAX_REDIRECTS = 5  # of a download; a POST follows none
-MIN_SECRET_CHARACTERS = 8  # shorter parts of a header, such as "Bearer", are words
+MIN_SECRET_CHARACTERS = 4  # a shorter key would be found in every other word
 
 # What looks like a key although it is not ours whole: OpenAI repeats the ends of one, with asterisks between.
 SOMEBODYS_KEY = r"\b(?:sk|comfyui)-[\w*.-]{4,}|[\w-]{0,64}\*{3,}[\w*-]{0,64}"
@@ -98,8 +98,8 @@ class ImagesClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._api.__exit__()
-        self._web.__exit__()
+        self._api.close()
+        self._web.close()
 
     def generate(self, request: ImageRequest) -> Answer:
         """Pictures from a prompt. Raises ImagesApiError."""
@@ -132,10 +132,7 @@ class ImagesClient:
         def send() -> tuple[bytes, Mapping[str, str]]:
             return self._exchange("POST", route, limit_bytes=MAX_ANSWER_BYTES, billed=True, **body)
 
-        try:
-            content, headers = self._retrier.run(send, repeatable=False)
-        except UnusableAnswer as err:
-            raise UnusableAnswer(f"{err} {CHARGED}") from err
+        content, headers = self._retrier.run(send, repeatable=False)
         pictures = pictures_in(content)
         if pictures is None:
             raise UnusableAnswer(self._unreadable(content) + request_id_line(headers))
@@ -151,7 +148,12 @@ class ImagesClient:
         with self._api.open(method, url, auth=self._key, params=self._params, **options) as response:
             if not 200 <= response.status_code < 300:
                 raise self._refusal(response, CONDITIONS)
-            return read(response, limit_bytes), self._readable(response.headers)
+            headers = self._readable(response.headers)
+            try:
+                return read(response, limit_bytes), headers
+            except UnusableAnswer as err:
+                charged = f" {CHARGED}" if method == "POST" else ""
+                raise UnusableAnswer(f"{err}{charged}{request_id_line(headers)}") from err
 
     def _follow(self, url: str) -> bytes:
         """The picture behind a URL, wherever that leads."""
@@ -214,7 +216,8 @@ def pictures_in(content: bytes) -> tuple[Picture, ...] | None:
 
 def _hider(headers: Mapping[str, str]) -> Callable[[str], str]:
     """What takes the secrets of these headers out of a text, and other keys too: some servers repeat them."""
-    parts = {part for value in headers.values() for part in value.split() if len(part) >= MIN_SECRET_CHARACTERS}
+    secrets = (value.rpartition(" ")[2] for value in headers.values())  # what follows "Bearer"
+    parts = {secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS}
     known = sorted(map(re.escape, parts | {quote(part, safe="") for part in parts}), key=len, reverse=True)
     pattern = re.compile("|".join([*known, SOMEBODYS_KEY]), re.IGNORECASE)
     return lambda text: pattern.sub("***", text)

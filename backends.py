@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .addresses import as_sent
 from .errors import NOT_CHARGED, SIGN_IN, ImagesApiError
 from .models import ImageRequest
 
@@ -174,13 +176,13 @@ class Backend:
 
     `models` are tried in turn, `fixed` says that the user named the one. `hosted` is true for OpenAI, Azure and
     Comfy.org, whose ways are known; other servers are asked. `headers` hold the key and are never shown; `account`
-    tells whose money it is, and stays the same when a login is renewed.
+    tells whose money it is (by a hash), and stays the same when a login is renewed.
     """
 
     name: Literal["comfy", "openai"]
     base_url: str
     headers: dict[str, str] = field(repr=False)
-    account: str = field(repr=False)
+    account: str
     params: dict[str, str]
     models: tuple[str, ...]
     fixed: bool
@@ -260,7 +262,7 @@ def _backend(
         name=settings.backend,
         base_url=base_url,
         headers=headers,
-        account=account,
+        account=sha256(account.encode()).hexdigest(),
         params=params or {},
         models=(settings.dalle2_model,) if fixed else STAND_INS["hosted" if hosted else "elsewhere"],
         fixed=fixed,
@@ -308,6 +310,7 @@ def _is_base_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         is_strange = parts.port == 0 or parts.query or parts.fragment or "@" in parts.netloc
+        as_sent(url)
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname) and not is_strange

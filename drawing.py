@@ -57,8 +57,10 @@ def draw(orders: Sequence[Order], client: ImagesClient, backend: Backend, run: R
             raise CallCancelled("Not asked for, because another picture of the batch failed.")
         try:
             return _draw_one(client, backend, run, order)
-        except BaseException:
+        except BaseException as err:
             failed.set()
+            if run.cancelled.is_set() and not isinstance(err, CallCancelled):
+                log.warning("A call that was cancelled has ended without pictures: %s", err)  # nobody else will say it
             raise
 
     return side_by_side(draw_one, orders, limit=MAX_CALLS_AT_ONCE)
@@ -104,7 +106,7 @@ def _draw_one(client: ImagesClient, backend: Backend, run: Run, order: Order) ->
         with kept_answers.asking(key, run.cancelled):
             answer = ask(client, backend, order, lambda model: run.begin(f"Waiting for {model or 'the server'}"))
             kept = kept_answers.keep(key, answer, run.cancelled)
-    run.when_over(partial(_settle, kept))
+    run.when_over(partial(kept_answers.release, kept))
     drawn = _fetch(client, run, order, kept)
     request = kept.answer.request
     quality_is_chosen = request.quality is not None or not backend.dialect(request.model).sends_quality
@@ -119,10 +121,6 @@ def _kept_or_coming(run: Run, key: str) -> KeptAnswer | None:
         if run.pause(POLL_S):
             raise CallCancelled("Cancelled before the request was sent.")
     return kept_answers.take(key, run.cancelled)
-
-
-def _settle(kept: KeptAnswer, delivered: bool) -> None:
-    (kept_answers.forget if delivered else kept_answers.release)(kept)
 
 
 def _fetch(client: ImagesClient, run: Run, order: Order, kept: KeptAnswer) -> Tensor:

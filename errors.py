@@ -19,6 +19,7 @@ NOT_CHARGED = "Nothing was charged."
 MAYBE_CHARGED = (
     "It may have been charged, and is therefore not sent again by itself: look at the usage page of your account."
 )
+PERHAPS_CHARGED = "It may have been charged: look at the usage page of your account."
 CHARGED = "It has probably been charged."
 
 # What is kept of an error's headers: others could hold anything, a key that is echoed included.
@@ -151,6 +152,8 @@ _NO_SUCH_MODEL = (
     "that it has (at Azure: the name of your deployment), or to auto."
 )
 
+_LOST = "The gateway lost the answer of the server behind it (status {status}). Run again later."
+
 _KEY_REFUSED = (
     "The server did not accept the key. Check OPENAI_API_KEY (in the environment, or in the file .env of this "
     "node's folder): it must be whole, still valid, and made for this server."
@@ -245,11 +248,13 @@ CONDITIONS: tuple[Condition, ...] = (
     # A gateway that lost what its upstream answered: that may have been billed, so it is no plain server error.
     Condition(
         "lost",
-        "The gateway lost the answer of the server behind it (status {status}). Run again later.",
+        _LOST,
         statuses=_statuses(408, 500, 502, 504),
         words=("apiconnectionerror", "litellm.timeout"),
         charged=MAYBE_CHARGED,
     ),
+    # Cloudflare's numbers for the same: the server behind it answered nonsense, or too late.
+    Condition("lost", _LOST, statuses=_statuses(520, 524), charged=MAYBE_CHARGED),
     Condition(
         "busy",
         "The server was too busy for this request (status {status}). Run again in a moment.",
@@ -278,7 +283,7 @@ CONDITIONS: tuple[Condition, ...] = (
     Condition(
         "unexpected",
         "The server, or something on the way to it, failed in an unusual way (status {status}). Run again later.",
-        charged=MAYBE_CHARGED,
+        charged=PERHAPS_CHARGED,
     ),
 )
 
@@ -294,7 +299,7 @@ DOWNLOADS: tuple[Condition, ...] = (
     Condition(
         "server",
         "The host of the pictures failed (status {status}).",
-        statuses=_statuses(408, 409, 425, 500, 502, 503, 504),
+        statuses=_statuses(408, 409, 425, range(500, 600)),
         worth_a_retry=True,
         charged="",
     ),

@@ -14,11 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 log = logging.getLogger("comfyui-openai-dalle2")
 
 T = TypeVar("T")
+# Whether ComfyUI took what a node returned; None while that is open.
+WasTaken = Callable[[], bool | None]
 
 POLL_S = 0.05  # how often a waiting node looks whether it was cancelled, and shows what is new
 PREVIEW_SIDE_PX = 512
@@ -39,7 +42,9 @@ class Run:
         self._aside: tuple[str, float] = ("", 0.0)
         self._shown = ""
         self._steps: deque[Any] = deque()
-        self._when_over: list[Callable[[bool], None]] = []
+        self._when_over: list[Callable[[WasTaken | None], None]] = []
+        self._was_taken: WasTaken | None = None
+        self._over = False
         self._lock = threading.Lock()
         self._finished = False
 
@@ -70,9 +75,13 @@ class Run:
         """The outcomes of the node's calls that have ended so far, this one's included, and the seconds they took."""
         return self._siblings.outcomes(outcome)
 
-    def when_over(self, action: Callable[[bool], None]) -> None:
-        """Have `action(delivered)` called once: true when ComfyUI took the result, false when nobody will."""
-        self._when_over.append(action)
+    def when_over(self, action: Callable[[WasTaken | None], None]) -> None:
+        """Have `action(was_taken)` called once, when the run is over; with None if nobody will take its result."""
+        with self._lock:
+            if not self._over:
+                self._when_over.append(action)
+                return
+        action(self._was_taken)
 
     def publish(self) -> None:
         """Show in ComfyUI what is new."""
@@ -96,22 +105,24 @@ class Run:
         """The call itself has ended; called by the thread that made it."""
         self._finished = True
         if self.cancelled.is_set():
-            self._settle(delivered=False)
+            self._settle(None)
 
-    def end(self, *, delivered: bool) -> None:
-        """The node is done with the call, which may still be running when it was cancelled."""
-        if delivered:
-            self._settle(delivered=True)
+    def end(self, was_taken: WasTaken | None) -> None:
+        """The node is done with the call, which may still be running if nobody will take its result (None)."""
+        if was_taken is not None:
+            self._settle(was_taken)
             return
         self.cancelled.set()
         if self._finished:
-            self._settle(delivered=False)
+            self._settle(None)
 
-    def _settle(self, *, delivered: bool) -> None:
+    def _settle(self, was_taken: WasTaken | None) -> None:
         with self._lock:
-            actions, self._when_over = self._when_over, []
-        for action in actions:
-            action(delivered)
+            if self._over:
+                return
+            self._over, self._was_taken = True, was_taken
+        for action in self._when_over:
+            action(was_taken)
 
 
 _current: ContextVar[Run] = ContextVar("dalle2_run")
@@ -129,7 +140,7 @@ def current_run() -> Iterator[Run]:
         delivered = True
     finally:
         run.finish()
-        run.end(delivered=delivered)
+        run.end((lambda: True) if delivered else None)
 
 
 async def run_beside_loop(call: Callable[[], T], node_id: str | None) -> T:
@@ -141,13 +152,13 @@ async def run_beside_loop(call: Callable[[], T], node_id: str | None) -> T:
     loop = asyncio.get_running_loop()
     siblings = _Siblings.join(loop, node_id)
     run, outcome = Run(node_id, siblings), loop.create_future()
-    _start(call, run, loop, outcome)
     delivered = False
     try:
+        _start(call, run, loop, outcome)
+        await asyncio.sleep(0)
         while not outcome.done():
             await asyncio.wait({outcome}, timeout=POLL_S)
-            if not outcome.done():
-                _raise_if_interrupted()
+            _raise_if_interrupted()  # before `publish`, whose progress bar would clear the flag
             run.publish()
         result: T = outcome.result()
         delivered = True
@@ -171,7 +182,11 @@ def _start(call: Callable[[], T], run: Run, loop: asyncio.AbstractEventLoop, out
         with suppress(RuntimeError):  # the prompt has ended, and its loop with it
             loop.call_soon_threadsafe(settle, *settled)
 
-    threading.Thread(target=copy_context().run, args=(work,), name="OpenAIDalle2", daemon=True).start()
+    try:
+        threading.Thread(target=copy_context().run, args=(work,), name="OpenAIDalle2", daemon=True).start()
+    except RuntimeError as err:  # there are too many threads
+        run.finish()
+        outcome.set_exception(err)
 
 
 class _Siblings:
@@ -185,6 +200,7 @@ class _Siblings:
 
     def __init__(self, key: tuple[asyncio.AbstractEventLoop, str | None] | None = None) -> None:
         self._key = key
+        self._prompt_id = getattr(_server(), "last_prompt_id", None)
         self._began_s = time.monotonic()
         self._total = 0
         self._done = 0
@@ -225,8 +241,9 @@ class _Siblings:
         if not self._active:
             if self._key:
                 del self._groups[self._key]
+            was_taken = partial(_was_taken, self._prompt_id, self._key and self._key[1])
             for each in self._left:
-                each.end(delivered=self._delivered)
+                each.end(was_taken if self._delivered else None)
 
 
 def comfy_api_base() -> str:
@@ -258,8 +275,30 @@ def _raise_if_interrupted() -> None:
         raise management.InterruptProcessingException
 
 
+def _server() -> Any:
+    """ComfyUI's server, None outside of it."""
+    return getattr(getattr(_module("server"), "PromptServer", None), "instance", None)
+
+
+def _was_taken(prompt_id: str | None, node_id: str | None) -> bool | None:
+    """Whether ComfyUI took what a node returned in a prompt; None while the prompt is running.
+
+    It takes what is ready one by one. When one of them is an error, it drops the others, and its history names the
+    nodes whose results it has. What the history no longer knows counts as taken.
+    """
+    server = _server()
+    if server is None or prompt_id is None:
+        return True
+    entry = server.prompt_queue.get_history(prompt_id=prompt_id).get(prompt_id)
+    if entry is None:
+        return None if server.last_prompt_id == prompt_id else True
+    messages = (entry["status"] or {}).get("messages", ())
+    broken_off = [data for kind, data in messages if kind in ("execution_error", "execution_interrupted")]
+    return all(node_id in data["executed"] for data in broken_off)
+
+
 def _send_text(text: str, node_id: str) -> None:
-    server: Any = getattr(getattr(_module("server"), "PromptServer", None), "instance", None)
+    server = _server()
     if hasattr(server, "send_progress_text"):
         server.send_progress_text(text, node_id)
 

@@ -27,6 +27,7 @@ from .threads import WORKERS, side_by_side
 
 MAX_PIXELS = 1536 * 1024  # of a picture that goes out; more would only cost time, no model draws from it
 MAX_DECODED_PIXELS = 4096 * 4096  # of a picture that comes in: twice the largest that OpenAI draws
+MAX_JPEG_SCANS = 100  # progressive files have about ten; each is a pass over the whole picture, and takes its time
 THUMBNAIL_SIDE_PX = 512
 BAND_ROWS = 64  # are turned into floats or bytes at a time: a whole picture would be in memory twice meanwhile
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -40,7 +41,6 @@ UNREADABLE = (
     AttributeError,
     EOFError,
     LookupError,
-    MemoryError,
     OSError,
     RuntimeError,
     SyntaxError,
@@ -163,6 +163,8 @@ def _png(colour: NDArray[np.float32], alpha: NDArray[np.float32]) -> bytes:
 @contextmanager
 def _opened(picture: bytes) -> Iterator[Image.Image]:
     """A file whose header was read and found acceptable; what goes wrong in the block, too, becomes PictureError."""
+    if picture.startswith(b"\xff\xd8") and picture.count(b"\xff\xda") > MAX_JPEG_SCANS:  # marker "start of scan"
+        raise PictureError("A JPEG picture came in so many passes that it would take hours to open.")
     try:
         with Image.open(BytesIO(picture), formats=FORMATS) as file:
             if file.width * file.height > MAX_DECODED_PIXELS:

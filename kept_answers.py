@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .api_client import Answer
+from .host import WasTaken
 
 MAX_AGE_S = 3600.0  # the URLs in an answer do not live longer either
 MAX_BYTES = 256 * 2**20
@@ -23,8 +24,8 @@ MAX_BYTES = 256 * 2**20
 class KeptAnswer:
     """An answer on its way: what was asked (`key`), what came, and the pictures downloaded so far, by their index.
 
-    `abandoned`: whether the run that uses it was cancelled. `is_old`: it is an earlier run's.
-    `failed`: a run has said which of its pictures could not be had.
+    `abandoned`: whether the run that uses it was cancelled. `is_old`: it is an earlier run's. `failed`: a run has said
+    which of its pictures could not be had. `was_taken`: once they were delivered, tells whether they arrived.
     """
 
     key: str
@@ -34,6 +35,7 @@ class KeptAnswer:
     abandoned: threading.Event = field(default_factory=threading.Event)
     is_old: bool = False
     failed: bool = False
+    was_taken: WasTaken | None = None
     kept_at_s: float = 0.0
 
     @property
@@ -81,25 +83,31 @@ class KeptAnswers:
         with self._lock:
             self._tidy()
             for kept in self._kept:
-                if kept.key == key and not kept.in_use:
+                if kept.key == key and not kept.in_use and kept.was_taken is None:
                     kept.in_use = kept.is_old = True
                     kept.abandoned = abandoned or threading.Event()
                     return kept
         return None
 
-    def release(self, kept: KeptAnswer) -> None:
-        """The caller could not deliver it: the next run may take it."""
+    def release(self, kept: KeptAnswer, was_taken: WasTaken | None = None) -> None:
+        """The caller is done with it. The next run may take it; if it was delivered, once `was_taken` says no."""
         with self._lock:
-            kept.in_use = False
+            kept.in_use, kept.was_taken = False, was_taken
             self._tidy()
 
     def forget(self, kept: KeptAnswer) -> None:
-        """The caller has delivered it, or found that it can never be."""
+        """The caller has found that it can never be delivered."""
         with self._lock:
             if kept in self._kept:
                 self._kept.remove(kept)
 
     def _tidy(self) -> None:
+        for kept in [kept for kept in self._kept if kept.was_taken]:
+            arrived = kept.was_taken and kept.was_taken()
+            if arrived:
+                self._kept.remove(kept)
+            elif arrived is False:
+                kept.was_taken = None
         oldest = self._clock() - MAX_AGE_S
         self._kept = [kept for kept in self._kept if kept.in_use or kept.kept_at_s > oldest]
         excess = sum(kept.size_bytes for kept in self._kept) - MAX_BYTES

@@ -61,7 +61,7 @@ class ImagesResponse(Wire):
         """Read an answer's JSON, decoding base64 while parsing.
 
         Wrapped base64 and `data:` URLs, which that fast path does not know, take a second, lenient one. There a picture
-        whose base64 is broken comes out empty, and does not cost the user the others.
+        that is broken comes out empty, and does not cost the user the others.
         Raises ValueError (pydantic's ValidationError is one) or RecursionError for anything else.
         """
         if body.count(b",") > MAX_COMMAS:
@@ -78,11 +78,13 @@ class ImagesResponse(Wire):
 def _with_decoded_pictures(answer: Any) -> Any:
     if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
         return answer
-    return {"data": [_decoded(item) if isinstance(item, dict) else item for item in answer["data"]]}
+    return {"data": [_decoded(item) for item in answer["data"] if isinstance(item, dict)]}
 
 
 def _decoded(item: dict[str, Any]) -> dict[str, Any]:
     encoded, url = item.get("b64_json"), item.get("url")
+    if not isinstance(url, str):
+        url = None
     if not encoded and _is_inline(url):
         encoded, url = url, None
     if not encoded or not isinstance(encoded, str):

@@ -25,6 +25,7 @@ from .addresses import PrivateAddress, is_public
 from .errors import ConnectionFailed, UnusableAnswer, link_fault
 
 log = logging.getLogger("comfyui-openai-dalle2")
+_urllib3_log = logging.getLogger("urllib3.connectionpool")
 
 CHUNK_BYTES = 2**16
 POOL_SIZE = 32  # connections kept per host: one node can have four answers of eight pictures each to fetch
@@ -74,10 +75,14 @@ class Watch:
             self._twin = None
 
 
-class Guard:
-    """Knows the request that each thread is making, and whether its peer has to be public."""
+class Guard(logging.Filter):
+    """Knows the request that each thread is making, and whether its peer has to be public.
+
+    Being a filter of a log, it cuts what follows a question mark, which signs a download, from lines of these threads.
+    """
 
     def __init__(self, *, public_only: bool) -> None:
+        super().__init__()
         self._public_only = public_only
         self._watches: dict[int, Watch] = {}
 
@@ -91,6 +96,11 @@ class Guard:
     def watch(self) -> Watch:
         """The watch over this thread's request."""
         return self._watches[threading.get_ident()]
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if threading.get_ident() in self._watches and isinstance(record.args, tuple):
+            record.args = tuple(part.partition("?")[0] if isinstance(part, str) else part for part in record.args)
+        return True
 
     @contextmanager
     def deadline(self, seconds: float) -> Iterator[Watch]:
@@ -184,6 +194,7 @@ class Link:
         self._timeout_s = timeout_s
         self._total_s = total_s
         self._guard = Guard(public_only=public_only)
+        _urllib3_log.addFilter(self._guard)
         self._session = _Session()
         # Compressed pictures gain nothing, and a compressed body could unfold beyond any limit.
         self._session.headers.update({"Accept-Encoding": "identity", "User-Agent": "comfyui-openai-dalle2"})
@@ -194,6 +205,11 @@ class Link:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        _urllib3_log.removeFilter(self._guard)
         self._session.close()
 
     @contextmanager
@@ -208,6 +224,8 @@ class Link:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
         options = {"timeout": self._timeout_s, "allow_redirects": False, "stream": True, **options}
+        if billed:  # never on a connection that the server may be about to close: nobody could tell what it had got
+            options["headers"] = {"Connection": "close"}
         with self._guard.deadline(total_s or self._total_s) as watch:
             try:
                 with self._session.request(method, url, **options) as response:
@@ -223,10 +241,15 @@ class Link:
 def read(response: requests.Response, limit_bytes: int) -> bytes:
     """The whole body. Raises UnusableAnswer beyond the limit, and urllib3's HTTPError when it is cut off."""
     if _is_encoded(response):
-        raise UnusableAnswer("The server sent a compressed answer, which was not asked for.")
+        raise UnusableAnswer(
+            "The server sent a compressed answer, which was not asked for. Configure it to send answers as they are."
+        )
     body = _read_raw(response, limit_bytes + 1)
     if len(body) > limit_bytes:
-        raise UnusableAnswer(f"The server sent more than {limit_bytes / 2**20:g} MiB, which is too much to be read.")
+        raise UnusableAnswer(
+            f"The server sent more than {limit_bytes / 2**20:g} MiB, which is too much to be read. Ask for fewer or "
+            "smaller pictures at once."
+        )
     return bytes(body)
 
 

@@ -55,7 +55,7 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def as_queued(saved: dict[str, Any], object_info: dict[str, dict[str, Any]]) -> Workflow:
-    """A saved workflow as the frontend queues it: widget values are taken by their position, as it does."""
+    """A saved workflow as the frontend queues it: widget values by their position, links before them."""
     links = {link[0]: [str(link[1]), link[2]] for link in saved["links"]}
     graph: Workflow = {}
     for node in saved["nodes"]:
@@ -64,7 +64,7 @@ def as_queued(saved: dict[str, Any], object_info: dict[str, dict[str, Any]]) -> 
         for name, spec in _specs(object_info[node["type"]]):
             if spec[0] in ("IMAGE", "MASK"):
                 continue
-            inputs[name] = next(values)
+            inputs.setdefault(name, next(values))
             if len(spec) > 1 and spec[1].get("control_after_generate"):
                 next(values)
         graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}

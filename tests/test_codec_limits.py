@@ -51,6 +51,9 @@ NOT_PICTURES = {
     "colour profile bomb": png_of(1, 1, 8, 0, b"\0\x07", chunk(b"iCCP", b"a\0\0" + BOMB)),
     "short colour profile": png_of(1, 1, 8, 0, b"\0\0")[:-12] + chunk(b"iCCP", b"a"),
 }
+SCANS = file_of(picture(64, 64, 3), "JPEG", progressive=True)
+LAST_SCAN = SCANS[SCANS.rindex(b"\xff\xda") : -2]
+NOT_PICTURES["JPEG of a thousand passes"] = SCANS[:-2] + LAST_SCAN * 1000 + SCANS[-2:]
 RIGHT_ALL_THE_SAME = {
     "pixel bomb": png_of(1, 1, 8, 0, b"\0\x07" + bytes(2**24)),
     "rubbish behind the end": png_of(1, 1, 8, 0, b"\0\x07") + bytes(1000),

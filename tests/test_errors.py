@@ -12,6 +12,7 @@ from dalle2.errors import (
     LINK_FAULTS,
     MAYBE_CHARGED,
     NOT_CHARGED,
+    PERHAPS_CHARGED,
     SIGN_IN,
     Condition,
     ConnectionFailed,
@@ -74,7 +75,9 @@ def condition(status: int, message: str = "", code: str = "", type: str = "") ->
         ("server", 502, "502 Bad Gateway", "", ""),
         ("server", 503, "", "", ""),
         ("server", 504, "", "", ""),
-        ("unexpected", 524, "", "", ""),
+        ("lost", 520, "", "", ""),
+        ("lost", 524, "", "", ""),
+        ("unexpected", 522, "", "", ""),
         ("unexpected", 100, "", "", ""),
         ("redirect", 307, "", "", ""),
     ],
@@ -110,7 +113,7 @@ def test_a_message_says_what_to_do_what_was_spent_what_was_said_and_which_reques
     message = str(error)
     assert error.condition == row
     assert any(remedy in message.lower() for remedy in WHAT_TO_DO), message
-    assert any(spent in message for spent in (NOT_CHARGED, MAYBE_CHARGED, "most likely not charged"))
+    assert any(spent in message for spent in (NOT_CHARGED, MAYBE_CHARGED, PERHAPS_CHARGED, "most likely not charged"))
     assert "The server said: Said:" in message
     assert message.endswith("Request id: req_7")
     assert "{" not in message

@@ -82,8 +82,13 @@ def test_the_call_knows_its_run_and_hears_of_a_cancel() -> None:
     assert heard == [True]
 
 
+def verdicts(over: list[host.WasTaken | None]) -> list[bool | None]:
+    """What is known of each run that is over: whether its result was taken; False if nobody will."""
+    return [was_taken is not None and was_taken() for was_taken in over]
+
+
 def test_a_run_is_over_as_delivered_when_its_result_was_taken() -> None:
-    over: list[bool] = []
+    over: list[host.WasTaken | None] = []
 
     def call() -> None:
         with host.current_run() as run:
@@ -91,11 +96,11 @@ def test_a_run_is_over_as_delivered_when_its_result_was_taken() -> None:
         assert over == []
 
     asyncio.run(host.run_beside_loop(call, "1"))
-    assert over == [True]
+    assert verdicts(over) == [True]
 
 
 def test_a_run_that_is_left_behind_is_over_once_its_call_ends() -> None:
-    over: list[bool] = []
+    over: list[host.WasTaken | None] = []
     began, release = threading.Event(), threading.Event()
 
     def call() -> None:
@@ -113,11 +118,11 @@ def test_a_run_that_is_left_behind_is_over_once_its_call_ends() -> None:
     assert over == []
     release.set()
     wait_for(lambda: bool(over))
-    assert over == [False]
+    assert verdicts(over) == [False]
 
 
 def test_the_calls_of_one_node_are_delivered_together_or_not_at_all() -> None:
-    over: list[bool] = []
+    over: list[host.WasTaken | None] = []
     fail = threading.Event()
 
     def good() -> None:
@@ -137,11 +142,11 @@ def test_the_calls_of_one_node_are_delivered_together_or_not_at_all() -> None:
             await calls[1]
 
     asyncio.run(both())
-    assert over == [False]
+    assert verdicts(over) == [False]
 
 
 def test_nodes_do_not_share_their_fate() -> None:
-    over: list[bool] = []
+    over: list[host.WasTaken | None] = []
 
     def good() -> None:
         with host.current_run() as run:
@@ -152,12 +157,12 @@ def test_nodes_do_not_share_their_fate() -> None:
         await asyncio.gather(*calls, return_exceptions=True)
 
     asyncio.run(both())
-    assert over == [True]
+    assert verdicts(over) == [True]
 
 
 @pytest.mark.parametrize(("fails", "delivered"), [(False, True), (True, False)])
 def test_a_call_from_plain_python_is_a_run_of_its_own(fails: bool, delivered: bool) -> None:
-    over: list[bool] = []
+    over: list[host.WasTaken | None] = []
     try:
         with host.current_run() as run:
             run.when_over(over.append)
@@ -167,7 +172,7 @@ def test_a_call_from_plain_python_is_a_run_of_its_own(fails: bool, delivered: bo
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         pass
-    assert over == [delivered]
+    assert verdicts(over) == [delivered]
 
 
 def test_outside_of_comfyui_the_base_is_comfy_orgs_and_no_node_is_shadowed(caplog: pytest.LogCaptureFixture) -> None:
@@ -175,3 +180,29 @@ def test_outside_of_comfyui_the_base_is_comfy_orgs_and_no_node_is_shadowed(caplo
         host.warn_if_shadowed("OpenAIDalle2")
     assert host.comfy_api_base() == "https://api.comfy.org"
     assert not caplog.records
+
+
+def test_what_is_to_happen_when_a_run_is_over_happens_also_when_it_is_said_too_late() -> None:
+    over: list[host.WasTaken | None] = []
+    with host.current_run() as run:
+        pass
+    run.when_over(over.append)
+    assert verdicts(over) == [True]
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_after_the_first_await(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def look() -> bool:
+        task = asyncio.ensure_future(host.run_beside_loop(lambda: 1, "1"))
+        await asyncio.sleep(0)
+        was_pending = not task.done()
+        with pytest.raises(RuntimeError, match="new thread"):
+            await task
+        return was_pending
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert asyncio.run(look())
+    assert not host._Siblings._groups

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -45,6 +46,29 @@ def test_an_answer_is_used_once() -> None:
     shelf.forget(kept)
     assert shelf.take("a") is None
     shelf.forget(kept)
+
+
+def test_what_was_delivered_is_kept_until_it_is_known_to_have_arrived() -> None:
+    shelf = Shelf()
+    arrived: dict[str, bool | None] = {"a": None, "b": None}
+    for key in arrived:
+        kept = shelf.keep(key, Answer(REQUEST, (Picture(b64_json=b"x"),)))
+        shelf.release(kept, partial(arrived.get, key))
+    assert [shelf.take("a"), shelf.take("b")] == [None, None]
+    arrived |= {"a": True, "b": False}
+    assert shelf.take("a") is None
+    taken = shelf.take("b")
+    assert taken and taken.is_old and shelf._kept == [taken]
+    shelf.release(taken, lambda: True)
+    assert shelf._kept == []
+
+
+def test_a_run_that_is_cancelled_with_an_answer_of_an_earlier_one_still_has_it() -> None:
+    shelf, cancelled = Shelf(), threading.Event()
+    shelf.add()
+    kept = shelf.take("a", cancelled)
+    cancelled.set()
+    assert kept and shelf.is_coming("a")
 
 
 def test_a_run_knows_that_an_answer_is_an_earlier_one_s() -> None:

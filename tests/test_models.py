@@ -81,8 +81,6 @@ def test_broken_base64_does_not_cost_the_other_pictures() -> None:
         b"null",
         b"[]",
         b'{"data": null}',
-        b'{"data": [1]}',
-        b'{"data": [{"url": 1}]}',
         b'{"data": [{"b64_json": "' + ENCODED.encode(),
         b"<html></html>",
         b"\xff\xfe",
@@ -92,6 +90,12 @@ def test_broken_base64_does_not_cost_the_other_pictures() -> None:
 def test_what_is_no_answer_is_a_value_error(body: bytes) -> None:
     with pytest.raises(ValueError):
         ImagesResponse.parse(body)
+
+
+@pytest.mark.parametrize("item", [1, None, [], "x", {"url": 1}, {"b64_json": 1}])
+def test_an_item_that_is_no_picture_does_not_cost_the_others(item: object) -> None:
+    found = [picture for picture in pictures({"data": [item, {"b64_json": ENCODED}]}) if picture != Picture()]
+    assert found == [Picture(b64_json=ALL_BYTES)]
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"data":' * 100_000])
