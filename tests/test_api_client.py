@@ -215,6 +215,29 @@ def test_a_key_that_is_repeated_comes_out_as_asterisks(
     assert "***" in str(error)
 
 
+def test_a_short_key_comes_out_as_asterisks_too() -> None:
+    with Loopback(answering(http({"error": {"message": "hunter2 is unknown."}}, 401))) as server:
+        error = failure(server.origin, headers={"Authorization": "Bearer hunter2"})
+    assert "The server said: *** is unknown." in str(error)
+
+
+def test_what_is_billed_goes_out_on_a_connection_of_its_own() -> None:
+    with Loopback(answering(ANSWER)) as server:
+        generate(server.origin)
+    assert head_and_body(server.requests[0])[1]["connection"] == "close"
+
+
+@pytest.mark.parametrize(("limit", "headers"), [(10, {}), (10**6, {"Content-Encoding": "gzip"})])
+def test_an_answer_that_is_not_read_is_told_with_what_to_do_its_price_and_its_id(
+    limit: int, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_client, "MAX_ANSWER_BYTES", limit)
+    with Loopback(answering(http({"data": []}, headers={"X-Request-Id": "req_7", **headers}))) as server:
+        said = str(failure(server.origin))
+    assert "Ask for fewer" in said or "Configure it" in said
+    assert CHARGED in said and said.endswith("Request id: req_7")
+
+
 def test_a_client_does_not_show_its_key() -> None:
     with client("http://127.0.0.1:9/v1") as api:
         assert KEY not in repr(api)
@@ -427,6 +450,8 @@ def test_the_login_in_a_base_url_is_not_shown() -> None:
         http(b"", 502),
         http(b"", 503),
         http(b"", 504),
+        http(b"", 522),
+        http(b"", 529),
         http(b"", 429),
         http(b"", 408),
         b"",

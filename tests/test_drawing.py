@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dalle2 import drawing, host
+from dalle2 import drawing, host, image_codec
 from dalle2.api_client import Answer
 from dalle2.drawing import Drawn, as_batch, describe
 from dalle2.errors import CallCancelled, StatusError, UnusableAnswer
@@ -200,6 +200,37 @@ def test_after_a_failure_nothing_new_is_ordered_and_what_came_is_reused(emulator
     assert node.draw(image=images, mask=mask).shape[0] == 8
     assert (len(emulator.posts), emulator.paid_pictures) == (9, 8)
     assert "3 of them taken from the answer to an earlier run" in node.text
+
+
+def test_memory_that_runs_out_costs_no_picture(emulator: Emulator, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_codec, "_as_floats", no_memory)
+        with pytest.raises(MemoryError):
+            node.draw()
+    assert node.draw().shape[0] == 1
+    assert emulator.paid_pictures == 1
+
+
+def test_what_becomes_of_a_cancelled_call_that_fails_is_in_the_log(
+    emulator: Emulator, node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    emulator.fail(Fault("drop_after", delay_s=0.1))
+    asyncio.run(cancelled_when(lambda: len(emulator.posts) == 1))
+    wait_for(lambda: ended(QuickRun.last))
+    assert "A call that was cancelled has ended without pictures" in caplog.text
+    assert "It may have been charged" in caplog.text
+
+
+def test_a_run_that_waits_for_another_one_s_answer_can_be_cancelled(emulator: Emulator, node: Node) -> None:
+    emulator.delay_s = 0.5
+    asyncio.run(cancelled_when(lambda: len(emulator.posts) == 1))
+    asyncio.run(cancelled_when(lambda: any("the cancelled run asked for" in text for text in QuickRun.last.texts)))
+    wait_for(lambda: ended(QuickRun.last))
+    assert node.draw().shape[0] == 1
+    assert (len(emulator.posts), emulator.paid_pictures) == (1, 1)
 
 
 def test_equal_calls_at_once_each_pay_for_their_own(emulator: Emulator, node: Node) -> None:

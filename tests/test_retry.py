@@ -30,6 +30,13 @@ def test_a_condition_is_worth_it_or_not_and_the_server_may_say_otherwise(row: Co
     assert is_worth_it(row, {"x-should-retry": "maybe"}) == (row.name in WORTH_IT)
 
 
+@pytest.mark.parametrize("status", [520, 524])
+def test_an_answer_that_a_gateway_lost_is_not_asked_for_again_whatever_it_says(status: int) -> None:
+    error = StatusError(status, ErrorDetail(), headers={"x-should-retry": "true"})
+    assert not is_worth_it(error.condition, error.headers)
+    assert "not sent again by itself" in str(error)
+
+
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [

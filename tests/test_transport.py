@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 import trustme
 
 from dalle2.addresses import PrivateAddress
@@ -446,6 +447,14 @@ def test_the_log_holds_host_and_path_and_no_more(caplog: pytest.LogCaptureFixtur
         get(f"http://me:pa55word@127.0.0.1:{server.port}/a.png?signature=s1gned")
     ours = [record.getMessage() for record in caplog.records if record.name == "comfyui-openai-dalle2"]
     assert ours == [f"GET 127.0.0.1:{server.port}/a.png -> 200"]
+
+
+def test_what_signs_a_download_is_not_in_the_log_of_the_library_either(caplog: pytest.LogCaptureFixture) -> None:
+    with Loopback(answering(http(b"abc"))) as server, caplog.at_level(logging.DEBUG):
+        get(f"{server.origin}/a.png?signature=s1gned")
+        requests.get(f"{server.origin}/b.png?somebody=else", timeout=LONG_S)
+    assert "GET /a.png HTTP" in caplog.text and "s1gned" not in caplog.text
+    assert "somebody=else" in caplog.text
 
 
 def test_many_threads_share_a_link_and_each_has_its_own_deadline() -> None:
