@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 
+from .faults import FAULTS, Fault
 from .flavours import FLAVOURS
 from .server import Emulator
 
@@ -26,6 +27,9 @@ def main() -> int:
         keep_files=False,
     )
     emulator.redraws = options.redraws
+    for name in options.fail or ():
+        for route in FAULTS[name].routes - {"models"}:  # a list of models that works leads to the picture that fails
+            emulator.fail(Fault(name, route, times=None))
     stopped = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stopped.set())
@@ -54,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--delay", type=float, default=2.0, metavar="SECONDS", help="time that a call takes")
     parser.add_argument("--model", action="append", help="a model that it has; may be repeated")
     parser.add_argument("--redraws", action="store_true", help="edits change what the mask keeps, a little")
+    names = ", ".join(FAULTS)
+    parser.add_argument("--fail", action="append", choices=FAULTS, metavar="FAULT", help=f"what goes wrong: {names}")
     parser.add_argument("--verbose", action="store_true", help="log every detail")
     return parser
 

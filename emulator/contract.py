@@ -119,6 +119,18 @@ def _check_fields(known: frozenset[str] | None, call: Call, *, editing: bool) ->
         value = call.fields.get(name)
         if value is not None:
             _one_of(name, value, allowed)
+    for part in call.files:
+        if part.field not in files:
+            raise Refusal(
+                400,
+                f"Invalid type for '{part.field}': expected a string, but got a file instead.",
+                param=part.field,
+                code="invalid_type",
+            )
+    if not isinstance(call.fields.get("user", ""), str):
+        raise _wrong_type("user", "a string", call.fields["user"])
+    if call.fields.get("stream") not in (None, False, "false", True, "true"):
+        raise _wrong_type("stream", "a boolean", call.fields["stream"])
     if call.fields.get("stream") in (True, "true"):
         raise Refusal(400, "Streaming is not part of this development server.", param="stream")
     _integer(call, "output_compression", default=100, low=0, high=100)
@@ -134,6 +146,8 @@ def _check_prompt(fields: dict[str, Any], rules: Rules) -> str:
     if not prompt.strip():
         message = "Invalid 'prompt': empty string. Expected a string with minimum length 1."
         raise Refusal(400, message, param="prompt", code="empty_string")
+    if not prompt.isascii() and re.search("[\ud800-\udfff]", prompt):
+        raise Refusal(400, "Invalid 'prompt': it is no valid Unicode.", param="prompt", code="invalid_value")
     if len(prompt) > rules.max_prompt:
         message = (
             f"Invalid 'prompt': string too long. Expected a string with maximum length {rules.max_prompt}, "
@@ -192,6 +206,9 @@ def _pick_files(flavour: Flavour, rules: Rules, call: Call) -> tuple[FilePart, F
     if not images:
         hint = "expected a file, but got a string instead" if "image" in call.fields else "no file was sent"
         raise Refusal(400, f"Missing required parameter: 'image': {hint}.", param="image", code="invalid_type")
+    if flavour.strict and "mask" in call.fields:
+        message = "Invalid type for 'mask': expected a file, but got a string instead."
+        raise Refusal(400, message, param="mask", code="invalid_type")
     mask = next((part for part in call.files if part.field == flavour.mask_field), None)
     if mask is None and flavour.needs_mask:
         raise Refusal(400, "missing mask file", param="mask")
@@ -204,7 +221,7 @@ def _pick_files(flavour: Flavour, rules: Rules, call: Call) -> tuple[FilePart, F
 
 def _integer(call: Call, name: str, *, default: int, low: int, high: int) -> int:
     value = call.fields.get(name, default)
-    if call.content_type == "multipart/form-data" and isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value):
+    if call.content_type == "multipart/form-data" and isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value):
         value = int(value)
     if value is None:
         return default

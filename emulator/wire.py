@@ -44,7 +44,7 @@ async def read_call(request: web.Request) -> Call:
 def _read_json(body: bytes) -> Call:
     try:
         fields = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         fault = Refusal(400, "We could not parse the JSON body of your request. It must be a JSON object.")
@@ -58,7 +58,8 @@ async def _read_multipart(request: web.Request) -> Call:
     seen: list[str] = []
     fault: Refusal | None = None
     try:
-        async for part in await request.multipart():
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
             if not isinstance(part, BodyPartReader) or part.name is None:
                 fault = Refusal(400, "Every part of the form needs a name.")
                 continue

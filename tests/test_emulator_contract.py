@@ -37,6 +37,9 @@ def test_a_generation_answers_as_many_png_as_asked_in_the_size_asked(openai: Emu
         ({"n": 1.5}, "n", "invalid_type"),
         ({"n": None}, "n", "invalid_type"),
         ({"user": None}, "user", "invalid_type"),
+        ({"user": 7}, "user", "invalid_type"),
+        ({"stream": "yes"}, "stream", "invalid_type"),
+        ({"prompt": "caf\udce9"}, "prompt", "invalid_value"),
         ({"n": 0}, "n", "integer_below_minimum_value"),
         ({"n": 11}, "n", "integer_above_maximum_value"),
         ({"size": "256x256"}, "size", "invalid_value"),
@@ -97,7 +100,7 @@ def test_older_models_take_three_sizes_only(openai: Emulator) -> None:
     assert (response.status_code, error(response)["param"]) == (400, "size")
 
 
-@pytest.mark.parametrize("body", [b"{", b"[1]", b"", b"\xff"])
+@pytest.mark.parametrize("body", [b"{", b"[1]", b"", b"\xff", b"[" * 100_000])
 def test_a_body_that_is_no_json_object_is_refused(openai: Emulator, body: bytes) -> None:
     headers = {**KEY, "Content-Type": "application/json"}
     response = requests.post(f"{openai.base_url}/images/generations", data=body, headers=headers, timeout=5)
@@ -180,6 +183,9 @@ def test_a_file_over_50_mb_is_too_large(openai: Emulator) -> None:
         ([("image", PART), ("prompt", (None, "again"))], "duplicate_parameter"),
         ([("image", PART), ("picture", PART)], "unknown_parameter"),
         ([("mask", PART)], "invalid_type"),
+        ([("image", PART), ("mask", (None, "a mask"))], "invalid_type"),
+        ([("image", PART), ("n", ("n.txt", "2", "text/plain"))], "invalid_type"),
+        ([("image", PART), ("n", (None, "\uff12"))], "invalid_type"),
     ],
 )
 def test_parts_that_repeat_or_do_not_belong_are_refused(

@@ -123,19 +123,25 @@ def test_a_taken_port_and_an_unknown_server_are_errors(openai: Emulator) -> None
         Emulator("dalle")
 
 
+SK_MINE = {"Authorization": "Bearer sk-mine"}
+
+
 def test_it_runs_on_its_own_and_says_what_to_set() -> None:
-    command = [sys.executable, "-m", "emulator", "--port", "0", "--delay", "0", "--api-key", "sk-mine"]
+    options = ["--port", "0", "--delay", "0", "--api-key", "sk-mine", "--fail", "quota"]
+    command = [sys.executable, "-m", "emulator", *options]
     root = Path(__file__).parents[1]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         lines = [run.stdout.readline().strip() for _ in range(4)]
         base_url = lines[2].removeprefix("OPENAI_BASE_URL=")
-        listed = requests.get(f"{base_url}/models", headers={"Authorization": "Bearer sk-mine"}, timeout=5)
+        listed = requests.get(f"{base_url}/models", headers=SK_MINE, timeout=5)
+        refused = requests.post(f"{base_url}/images/generations", json=GENERATION, headers=SK_MINE, timeout=5)
         run.terminate()
         # Windows ends it on the spot.
         assert run.wait(10) == (1 if sys.platform == "win32" else 0)
     assert "development server" in lines[0]
     assert listed.status_code == 200
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
 
 
 def test_two_emulators_share_nothing(openai: Emulator) -> None:

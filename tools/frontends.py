@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import distributions
 from pathlib import Path
 
 from emulator import Emulator
@@ -14,6 +15,12 @@ from tools.package import ROOT
 # The frontend that ComfyUI's own requirements pin, and the newest, which noxfile.py puts into this folder.
 FRONTENDS = ("pinned", "newest")
 NEWEST = Path(sys.prefix) / "newest-frontend" / "comfyui_frontend_package" / "static"
+
+
+def version(frontend: str) -> str:
+    """The version of a frontend."""
+    path = sys.path if frontend == "pinned" else [str(NEWEST.parents[1])]
+    return str(next(iter(distributions(name="comfyui-frontend-package", path=path))).version)
 
 
 class FrontendNotFound(RuntimeError):

@@ -1,4 +1,4 @@
-"""`python dev.py lint`: ruff, ruff's format and mypy, all three even when one complains.
+"""`python dev.py lint`: ruff, ruff's format, and mypy for every system, all of them even when one complains.
 
 mypy wants a package's folder to be an identifier, which a checkout's need not be. So its modules are
 copied to a folder `dalle2`, with everything that imports them beside it, and checked there.
@@ -14,6 +14,7 @@ from pathlib import Path
 from tools.package import ALIAS, DEVELOPMENT_SCRIPTS, ROOT, modules
 
 FOLDERS = ("emulator", "tools", "tests")
+PLATFORMS = ("linux", "win32", "darwin")  # what this machine is not is at least read with its eyes
 
 
 def main() -> int:
@@ -23,7 +24,7 @@ def main() -> int:
     codes = [
         run("ruff", "check", cwd=ROOT),
         run("ruff", "format", "--check", cwd=ROOT),
-        run("mypy", "--strict", ".", cwd=folder),
+        *(run("mypy", "--strict", "--platform", platform, ".", cwd=folder) for platform in PLATFORMS),
     ]
     return max(codes)
 
