@@ -165,6 +165,36 @@ def test_the_help_page_explains_the_message(message: str) -> None:
     assert [words for words in quoted_messages() if words in message]
 
 
+# What is raised in words of its own, and seen by nobody: it becomes a part of another message, or none.
+INNER = (
+    "the URL is too long",
+    "there is more in it than pictures",
+    "it has characters",
+    "it is not the address of a server",
+    "There is no picture to decode",
+    "list of models cannot be read",
+    "Cancelled before",
+    "Not asked for",
+    "It asks to wait",
+)
+
+
+def raised_texts() -> Iterator[str]:
+    """What stands in quotation marks in the `raise` statements of the package."""
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                parts = (part.value for part in ast.walk(node.exc) if isinstance(part, ast.Constant))
+                yield "".join(part for part in parts if isinstance(part, str))
+
+
+def test_the_help_page_explains_whatever_is_raised() -> None:
+    explained = (*quoted_messages(), *INNER)
+    sentences = [text for text in raised_texts() if len(text.split()) > 2]  # the rest only joins what stands elsewhere
+    unexplained = [text for text in sentences if not any(words in text for words in explained)]
+    assert unexplained == []
+
+
 def test_the_help_page_quotes_no_message_that_does_not_exist() -> None:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in modules()]
     constants = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
