@@ -82,6 +82,29 @@ def test_the_archive_holds_what_an_installation_needs_and_nothing_else(archive: 
     assert not [name for name in archived_files() if "test" in name.lower() or name.endswith(".env")]
 
 
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+
+
+def test_no_page_of_the_archive_leads_to_what_is_not_in_it() -> None:
+    archived = set(archived_files())
+    lost = [
+        f"{page}: {link}"
+        for page in archived
+        if page.endswith(".md")
+        and not page.startswith("web/docs/OpenAIDalle2/")  # those the editor counts from web/docs
+        for link in LINK.findall((ROOT / page).read_text(encoding="utf-8"))
+        if (ROOT / page).parent.joinpath(link).resolve().relative_to(ROOT).as_posix() not in archived | {".env.example"}
+    ]
+    assert lost == []
+
+
+def test_every_picture_of_the_documentation_is_shown_somewhere() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "web" / "docs").glob("*.md")]
+    shown = {Path(link).name for page in pages for link in LINK.findall(page.read_text(encoding="utf-8"))}
+    there = {path.name for folder in ("docs", "web/docs") for path in (ROOT / folder / "images").iterdir()}
+    assert there - {"icon.png", "banner.png"} <= shown
+
+
 def test_the_archive_works_when_it_is_unpacked_into_custom_nodes(archive: Path, own_key: Stage, tmp_path: Path) -> None:
     with zipfile.ZipFile(archive) as file:
         file.extractall(tmp_path / "custom_nodes" / NODE)

@@ -422,8 +422,8 @@ def test_the_items_of_a_list_have_one_progress_bar_and_one_outcome(own_key: Stag
         assert len(own_key.pictures(graph, client_id=listener.client_id)) == 2
         steps = [event.data for event in listener.of_kind("progress") if event.data["node"] == "7"]
     assert [call.fields["prompt"] for call in sorted(own_key.paid(), key=lambda call: str(call.fields["prompt"]))] == [
-        "A flock of white birds over the sea",
-        "A red hot-air balloon over the hills",
+        "A desert at noon",
+        "The coast in the evening light",
     ]
     assert overlap(own_key.paid())
     assert [(step["value"], step["max"]) for step in steps] == [(1, 2), (2, 2)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -17,15 +19,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 import dev
-from tools import program
+from tools import demo, program
+from tools.archive import tracked_files
 from tools.comfyui import ComfyUI, child_environment, problem
 from tools.comfyui_source import ComfyUINotFound, comfyui_copy
 from tools.console import Failed, guarded
 from tools.events import parse_event
-from tools.package import ALIAS, ROOT, copy_package, load_package
+from tools.package import ALIAS, ROOT, copy_package, load_package, modules
 from tools.program import ProgramFailed, free_port
 from tools.workflows import example_photo, inpainting, text_to_image
 
@@ -267,3 +271,55 @@ class TestConsole:
     )
     def test_the_history_says_what_went_wrong(self, status: dict[str, object], said: str | None) -> None:
         assert problem({"status": status}) == said
+
+
+class TestDemo:
+    def test_uses_the_emulator_and_says_that_it_costs_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with demo.api() as env:
+            listed = requests.get(f"{env['OPENAI_BASE_URL']}/models", headers=bearer(env["OPENAI_API_KEY"]), timeout=5)
+        assert listed.status_code == 200
+        assert "no costs" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("variables", "host"),
+        [
+            ({"OPENAI_API_KEY": "sk-mine"}, "api.openai.com"),
+            ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "DALLE2_MODEL": "flux"}, "127.0.0.1"),
+            ({"OPENAI_API_KEY": "sk-mine", "DALLE2_BACKEND": "comfy"}, "api.openai.com"),
+        ],
+    )
+    def test_uses_the_server_of_the_environment_and_says_that_it_may_cost(
+        self, variables: dict[str, str], host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with demo.api() as env:
+            assert env == {name: value for name, value in variables.items() if name != "DALLE2_BACKEND"}
+        said = capsys.readouterr().out
+        assert f"Using {host}," in said and "may cost money" in said
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def test_only_the_host_knows_comfyui() -> None:
+    theirs = {"comfy", "comfy_execution", "comfy_api", "server", "folder_paths", "execution"}
+    for path in modules():
+        code = path.read_text(encoding="utf-8")
+        nodes = list(ast.walk(ast.parse(code)))
+        imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+        assert not {name.partition(".")[0] for name in imported} & theirs, path.name
+        assert path.name == "host.py" or "sys.modules" not in code
+
+
+@pytest.mark.parametrize("arguments", [["--collect-only"], ["--collect-only", "tests"], ["tests/test_nodes.py"]])
+def test_the_tests_run_in_a_folder_of_any_name(arguments: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "a folder-with.any name"
+    for path in tracked_files():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, folder / path)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -17,8 +17,8 @@ IGNORE_FILE = ".comfyignore"
 
 def archived_files(root: Path = ROOT) -> list[str]:
     """The paths of the archive, with forward slashes. Raises CalledProcessError outside of a git repository."""
-    ignored = set(_tracked(root, "--ignored", f"--exclude-from={IGNORE_FILE}"))
-    return [path for path in _tracked(root) if path not in ignored]
+    ignored = set(tracked_files(root, "--ignored", f"--exclude-from={IGNORE_FILE}"))
+    return [path for path in tracked_files(root) if path not in ignored]
 
 
 def write_archive(archive: Path, root: Path = ROOT) -> Path:
@@ -29,7 +29,8 @@ def write_archive(archive: Path, root: Path = ROOT) -> Path:
     return archive
 
 
-def _tracked(root: Path, *options: str) -> list[str]:
+def tracked_files(root: Path = ROOT, *options: str) -> list[str]:
+    """The paths that git tracks. Raises CalledProcessError outside of a git repository."""
     command = ["git", "ls-files", "-z", "--cached", *options]
     listed = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE)
     return [path for path in listed.stdout.decode().split("\0") if path]

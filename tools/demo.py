@@ -58,6 +58,7 @@ def started(base_dir: Path, port: int = 0) -> Iterator[ComfyUI]:
 def api() -> Iterator[dict[str, str]]:
     """The environment variables that lead the node to its API, which is running meanwhile."""
     own = {name: value for name, value in os.environ.items() if name.startswith(("OPENAI_", "DALLE2_"))}
+    own.pop("DALLE2_BACKEND", None)  # nobody is signed in here
     if own.get("OPENAI_API_KEY") or own.get("OPENAI_BASE_URL"):
         host = urlsplit(own.get("OPENAI_BASE_URL") or "https://api.openai.com").hostname
         print(f"Using {host}, as OPENAI_API_KEY or OPENAI_BASE_URL says. Pictures may cost money there.")

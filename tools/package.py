@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 ALIAS = "dalle2"
 
 DEVELOPMENT_SCRIPTS = frozenset({"dev.py", "noxfile.py"})
-FILES = ("pyproject.toml", "requirements.txt", "README.md", "CHANGELOG.md", "LICENSE", ".env.example")
-FOLDERS = ("web", "locales", "example_workflows")
+PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE")
+FILES = ("pyproject.toml", "requirements.txt", ".env.example", *PAGES)
+FOLDERS = ("web", "locales", "example_workflows", "docs", "deploy", "benchmarks")
 
 
 def load_package() -> ModuleType:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 from playwright.sync_api import Browser, expect
 
 from emulator import Emulator
@@ -219,12 +219,13 @@ def spiral(centre: Point, radii: Point) -> list[Point]:
 
 
 def thumbnail(pictures: Sequence[Image.Image]) -> Image.Image:
-    """A square of one picture or of four."""
-    columns = 1 if len(pictures) == 1 else 2
-    side = THUMBNAIL_PX // columns
+    """A square of one picture, of two side by side, or of four."""
+    columns, rows = {1: (1, 1), 2: (2, 1)}.get(len(pictures), (2, 2))
+    width, height = THUMBNAIL_PX // columns, THUMBNAIL_PX // rows
     square = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))
-    for place, picture in enumerate(pictures[: columns**2]):
-        square.paste(picture.convert("RGB").resize((side, side)), (place % columns * side, place // columns * side))
+    for place, picture in enumerate(pictures[: columns * rows]):
+        part = ImageOps.fit(picture.convert("RGB"), (width, height))
+        square.paste(part, (place % columns * width, place // columns * height))
     return square
 
 
