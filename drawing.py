@@ -15,10 +15,10 @@ from torch import Tensor
 from .api_client import ImagesClient
 from .backends import Backend
 from .errors import CHARGED, CallCancelled, ConnectionFailed, ImagesApiError, StatusError, UnusableAnswer
-from .host import Run
 from .image_codec import PictureBatch, PictureError
 from .kept_answers import KeptAnswer, KeptAnswers
 from .models import Picture
+from .runs import Run
 from .stand_ins import Order, ask
 from .tensors import with_alpha
 from .threads import side_by_side

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .api_client import Answer
-from .host import WasTaken
+from .runs import WasTaken
 
 MAX_AGE_S = 3600.0  # the URLs in an answer do not live longer either
 MAX_BYTES = 256 * 2**20

@@ -15,6 +15,7 @@ from .backends import Backend, Settings, SettingsError, choose_backend
 from .drawing import as_batch, describe, draw
 from .inpainting import edits_of
 from .retry import Retrier
+from .runs import Run, current_run
 from .stand_ins import Order
 
 log = logging.getLogger("comfyui-openai-dalle2")
@@ -149,7 +150,7 @@ class OpenAIDalle2:
             auth_token=auth_token,
             comfy_api_key=comfy_api_key,
         )
-        with host.current_run() as run, connect(backend, run) as client:
+        with current_run() as run, connect(backend, run) as client:
             drawn = draw(orders, client, backend, run)
             outcome = describe(*run.outcomes(drawn))
             log.info("%s: %s", NODE_ID, outcome)
@@ -157,7 +158,7 @@ class OpenAIDalle2:
             return (as_batch(drawn),)
 
 
-def connect(backend: Backend, run: host.Run) -> ImagesClient:
+def connect(backend: Backend, run: Run) -> ImagesClient:
     """A client for the backend that shows on the node why it waits, and stops waiting when the user cancels."""
     connect_timeout_s, read_timeout_s = backend.timeouts_s
     return ImagesClient(

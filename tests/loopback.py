@@ -23,7 +23,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dalle2 import host
+from dalle2 import host, runs
 from dalle2.errors import ImagesApiError
 from dalle2.nodes import OpenAIDalle2
 from emulator import Emulator, RequestRecord
@@ -197,14 +197,14 @@ def traces(error: BaseException | None, caplog: pytest.LogCaptureFixture) -> str
     return "\n".join(texts)
 
 
-class QuickRun(host.Run):
+class QuickRun(runs.Run):
     """A run whose waits take no time; it keeps them and the texts. `at_pause` is called with each wait."""
 
     last: QuickRun
     at_pause: Callable[[float], None] = staticmethod(lambda seconds: None)
 
-    def __init__(self, node_id: str | None = None, siblings: Any = None) -> None:
-        super().__init__(node_id, siblings)
+    def __init__(self, siblings: runs.Siblings | None = None) -> None:
+        super().__init__(siblings)
         self.waits: list[float] = []
         self.texts: list[str] = []
         QuickRun.last = self
@@ -226,7 +226,8 @@ class Node:
     """The node in plain Python, set up by environment variables as a user does it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(host, "Run", QuickRun)
+        for module in (runs, host):
+            monkeypatch.setattr(module, "Run", QuickRun)
         self.set = monkeypatch.setenv
 
     def use(self, server: Emulator | str, key: str | None = KEY) -> None:
@@ -248,3 +249,8 @@ class Node:
     def waits(self) -> list[float]:
         """The seconds that the last call would have waited."""
         return QuickRun.last.waits
+
+
+def verdicts(over: list[runs.WasTaken | None]) -> list[bool | None]:
+    """What is known of each run that is over: whether its result was taken; False if nobody will."""
+    return [was_taken is not None and was_taken() for was_taken in over]

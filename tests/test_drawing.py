@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from typing import Any
 
 import pytest
 import torch
 
-from dalle2 import drawing, host, image_codec
+from dalle2 import drawing, image_codec, runs
 from dalle2.api_client import Answer
 from dalle2.drawing import Drawn, as_batch, describe
 from dalle2.errors import CallCancelled, StatusError, UnusableAnswer
@@ -293,12 +294,13 @@ def test_a_cancel_between_two_tries_sends_nothing_more(emulator: Emulator, node:
     emulator.fail(Fault("unavailable", times=None))
     run = QuickRun()
     run.at_pause = lambda seconds: run.cancelled.set() if seconds else None
-    reset = host._current.set(run)
-    try:
-        with pytest.raises(CallCancelled):
-            node.draw()
-    finally:
-        host._current.reset(reset)
+
+    def draw() -> None:
+        runs.become_current(run)
+        node.draw()
+
+    with pytest.raises(CallCancelled):
+        copy_context().run(draw)
     assert len(emulator.posts) == 1
     assert run.texts[-1] == "The server answered 503, trying again in 1 s"
 

@@ -85,7 +85,7 @@ BEFORE = [
     Row("bad_gateway", StatusError, "The server failed (status 502)", PROBABLY_NOT, posts=3, times=3),
     Row("unavailable", StatusError, "The server failed (status 503)", PROBABLY_NOT, posts=3, times=3),
     Row("gateway_timeout", StatusError, "The server failed (status 504)", PROBABLY_NOT, posts=3, times=3),
-    Row("custom", StatusError, "lost the answer of the server behind it (status 524)", MAYBE_CHARGED, details={"status": 524}),
+    Row("custom", StatusError, "lost the answer of the server behind it", MAYBE_CHARGED, details={"status": 524}),
     Row("redirect", StatusError, "sent the request elsewhere (status 307)", NOT_CHARGED),
     Row("drop_before", ConnectionFailed, "broke before the answer was complete", MAYBE_CHARGED),
 ]

@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from dalle2 import host
-from tests.loopback import LONG_S, wait_beside_loop, wait_for
+from dalle2.runs import Siblings, WasTaken, current_run
+from tests.loopback import LONG_S, verdicts, wait_beside_loop, wait_for
 
 
 def test_the_result_of_the_call_is_returned() -> None:
@@ -66,7 +67,7 @@ def test_the_call_knows_its_run_and_hears_of_a_cancel() -> None:
     began = threading.Event()
 
     def call() -> None:
-        with host.current_run() as run:
+        with current_run() as run:
             began.set()
             heard.append(run.pause(LONG_S))
 
@@ -82,16 +83,11 @@ def test_the_call_knows_its_run_and_hears_of_a_cancel() -> None:
     assert heard == [True]
 
 
-def verdicts(over: list[host.WasTaken | None]) -> list[bool | None]:
-    """What is known of each run that is over: whether its result was taken; False if nobody will."""
-    return [was_taken is not None and was_taken() for was_taken in over]
-
-
 def test_a_run_is_over_as_delivered_when_its_result_was_taken() -> None:
-    over: list[host.WasTaken | None] = []
+    over: list[WasTaken | None] = []
 
     def call() -> None:
-        with host.current_run() as run:
+        with current_run() as run:
             run.when_over(over.append)
         assert over == []
 
@@ -100,11 +96,11 @@ def test_a_run_is_over_as_delivered_when_its_result_was_taken() -> None:
 
 
 def test_a_run_that_is_left_behind_is_over_once_its_call_ends() -> None:
-    over: list[host.WasTaken | None] = []
+    over: list[WasTaken | None] = []
     began, release = threading.Event(), threading.Event()
 
     def call() -> None:
-        with host.current_run() as run:
+        with current_run() as run:
             run.when_over(over.append)
             began.set()
             release.wait(LONG_S)
@@ -122,11 +118,11 @@ def test_a_run_that_is_left_behind_is_over_once_its_call_ends() -> None:
 
 
 def test_the_calls_of_one_node_are_delivered_together_or_not_at_all() -> None:
-    over: list[host.WasTaken | None] = []
+    over: list[WasTaken | None] = []
     fail = threading.Event()
 
     def good() -> None:
-        with host.current_run() as run:
+        with current_run() as run:
             run.when_over(over.append)
 
     def bad() -> None:
@@ -146,10 +142,10 @@ def test_the_calls_of_one_node_are_delivered_together_or_not_at_all() -> None:
 
 
 def test_nodes_do_not_share_their_fate() -> None:
-    over: list[host.WasTaken | None] = []
+    over: list[WasTaken | None] = []
 
     def good() -> None:
-        with host.current_run() as run:
+        with current_run() as run:
             run.when_over(over.append)
 
     async def both() -> None:
@@ -160,34 +156,11 @@ def test_nodes_do_not_share_their_fate() -> None:
     assert verdicts(over) == [True]
 
 
-@pytest.mark.parametrize(("fails", "delivered"), [(False, True), (True, False)])
-def test_a_call_from_plain_python_is_a_run_of_its_own(fails: bool, delivered: bool) -> None:
-    over: list[host.WasTaken | None] = []
-    try:
-        with host.current_run() as run:
-            run.when_over(over.append)
-            run.say("nobody sees this")
-            run.publish()
-            if fails:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        pass
-    assert verdicts(over) == [delivered]
-
-
 def test_outside_of_comfyui_the_base_is_comfy_orgs_and_no_node_is_shadowed(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         host.warn_if_shadowed("OpenAIDalle2")
     assert host.comfy_api_base() == "https://api.comfy.org"
     assert not caplog.records
-
-
-def test_what_is_to_happen_when_a_run_is_over_happens_also_when_it_is_said_too_late() -> None:
-    over: list[host.WasTaken | None] = []
-    with host.current_run() as run:
-        pass
-    run.when_over(over.append)
-    assert verdicts(over) == [True]
 
 
 def test_a_thread_that_cannot_be_started_is_an_error_after_the_first_await(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,4 +178,4 @@ def test_a_thread_that_cannot_be_started_is_an_error_after_the_first_await(monke
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         assert asyncio.run(look())
-    assert not host._Siblings._groups
+    assert not Siblings._groups

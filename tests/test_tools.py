@@ -317,7 +317,7 @@ def test_only_the_host_knows_comfyui() -> None:
 @pytest.mark.parametrize("arguments", [["--collect-only"], ["--collect-only", "tests"], ["tests/test_nodes.py"]])
 def test_the_tests_run_in_a_folder_of_any_name(arguments: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "a folder-with.any name"
-    for path in tracked_files():
+    for path in tracked_files(ROOT, "--others", "--exclude-standard"):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, folder / path)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
