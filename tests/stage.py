@@ -15,6 +15,7 @@ from PIL import Image
 
 from emulator import Emulator, RequestRecord
 from tools.comfyui import ComfyUI, problem
+from tools.events import Listener
 from tools.workflows import Workflow
 
 KEY = "sk-emulated-1234567890"
@@ -45,6 +46,13 @@ class Stage:
     def paid(self) -> list[RequestRecord]:
         """The requests that cost something."""
         return [record for record in self.emulator.posts if record.billed]
+
+
+def told(listener: Listener, node_id: str, runs: int = 1) -> list[str]:
+    """The texts that a node has shown in so many runs, once all of them have arrived."""
+    ends = ("execution_success", "execution_error", "execution_interrupted")
+    assert listener.wait_for(lambda _: sum(event.kind in ends for event in list(listener.events)) >= runs)
+    return listener.texts(node_id)
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from emulator import Fault
 from tests.loopback import overlap
-from tests.stage import KEY, Stage, as_queued, png, saved_workflow
+from tests.stage import KEY, Stage, as_queued, png, saved_workflow, told
 from tools.comfyui import ComfyUI, QueueRefused, problem
 from tools.comfyui_source import comfyui_source
 from tools.events import Listener
@@ -366,7 +366,7 @@ def test_a_picture_that_a_cancelled_run_ordered_comes_with_the_next_at_no_cost(o
         again = text_to_image(prompt, size="256x256", seed=7)
         assert problem(own_key.comfyui.run(again, client_id=listener.client_id)) is None
         assert own_key.emulator.paid_pictures == 1
-        assert "nothing was charged for it again" in listener.texts("1")[-1]
+        assert "nothing was charged for it again" in told(listener, "1", runs=2)[-1]
         another = text_to_image(prompt, size="256x256", seed=8)
         assert problem(own_key.comfyui.run(another)) is None
         assert own_key.emulator.paid_pictures == 2
@@ -420,6 +420,7 @@ def test_the_items_of_a_list_have_one_progress_bar_and_one_outcome(own_key: Stag
     own_key.emulator.delay_s = 0.7
     with own_key.comfyui.listen() as listener:
         assert len(own_key.pictures(graph, client_id=listener.client_id)) == 2
+        texts = told(listener, "7")
         steps = [event.data for event in listener.of_kind("progress") if event.data["node"] == "7"]
     assert [call.fields["prompt"] for call in sorted(own_key.paid(), key=lambda call: str(call.fields["prompt"]))] == [
         "A desert at noon",
@@ -427,13 +428,14 @@ def test_the_items_of_a_list_have_one_progress_bar_and_one_outcome(own_key: Stag
     ]
     assert overlap(own_key.paid())
     assert [(step["value"], step["max"]) for step in steps] == [(1, 2), (2, 2)]
-    assert listener.texts("7")[-1].startswith("2 pictures by gpt-image-2, in place of dall-e-2, ")
+    assert texts[-1].startswith("2 pictures by gpt-image-2, in place of dall-e-2, ")
 
 
 def test_each_picture_is_shown_as_soon_as_it_is_there(own_key: Stage) -> None:
     own_key.emulator.result, own_key.emulator.picture_delay_s = "url", [0, 1.5]
     with own_key.comfyui.listen() as listener:
         own_key.comfyui.run(text_to_image("a mill, at once", size="256x256", n=2), client_id=listener.client_id)
+        told(listener, "1")
     first, second = [event.time_s for event in listener.of_kind("preview") if event.picture]
     assert second - first > 1
 
@@ -442,8 +444,8 @@ def test_the_node_tells_what_it_does_and_shows_each_picture(own_key: Stage) -> N
     own_key.emulator.delay_s = 1.2
     with own_key.comfyui.listen() as listener:
         own_key.comfyui.run(text_to_image("a mill", size="256x256", n=2), client_id=listener.client_id)
+        texts = told(listener, "1")
         steps = [event.data for event in listener.of_kind("progress")]
-    texts = listener.texts("1")
     assert any(text.startswith("Waiting for ") and text.endswith(", 1 s") for text in texts)
     assert texts[-1].startswith("2 pictures by gpt-image-2, in place of dall-e-2, ")
     assert [(step["value"], step["max"]) for step in steps] == [(1, 2), (2, 2)]

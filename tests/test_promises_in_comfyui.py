@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from emulator import Fault
 from tests.pictures import noise
-from tests.stage import Stage, png
+from tests.stage import Stage, png, told
 from tools.comfyui import problem
 from tools.workflows import Workflow, inpainting, text_to_image
 
@@ -69,11 +69,12 @@ def test_a_batch_of_images_comes_back_in_order_each_with_its_own_mask(own_key: S
     with own_key.comfyui.listen() as listener:
         graph = batch_of([f"batch-{place}.png" for place in range(3)])
         pictures = own_key.pictures(graph, client_id=listener.client_id)
+        texts = told(listener, "1")
     assert len(pictures) == 6 and len(own_key.paid()) == 3
     for place, picture in enumerate(pictures):
         pixels = batch[place // 2]
         assert (picture[kept(pixels)] == pixels[kept(pixels), :3]).all()
-    assert sum("in place of dall-e-2" in text for text in listener.texts("1")) == 1
+    assert sum("in place of dall-e-2" in text for text in texts) == 1
 
 
 def test_fewer_and_transparent_pictures_are_used_as_they_come(own_key: Stage) -> None:
@@ -81,8 +82,9 @@ def test_fewer_and_transparent_pictures_are_used_as_they_come(own_key: Stage) ->
     with own_key.comfyui.listen() as listener:
         graph = text_to_image("a cloud", size="256x256", n=3)
         pictures = own_key.pictures(graph, client_id=listener.client_id)
+        texts = told(listener, "1")
     assert [picture.shape for picture in pictures] == [(256, 256, 4)] * 2
-    assert listener.texts("1")[-1].startswith("2 of 3 pictures came by gpt-image-2")
+    assert texts[-1].startswith("2 of 3 pictures came by gpt-image-2")
 
 
 @pytest.mark.parametrize("habit", ["ignore_mask", "redraws"])
@@ -105,11 +107,11 @@ def test_when_a_model_is_retired_the_next_draws_and_the_node_says_so(own_key: St
     with own_key.comfyui.listen() as listener:
         graph = text_to_image("after the retirement", size="256x256")
         own_key.pictures(graph, client_id=listener.client_id)
-        assert "by gpt-image-2.5-flare, in place of dall-e-2" in listener.texts("1")[-1]
+        assert "by gpt-image-2.5-flare, in place of dall-e-2" in told(listener, "1")[-1]
         own_key.emulator.fail(Fault("model_not_found"))
         graph["1"]["inputs"]["seed"] = 1
         own_key.pictures(graph, client_id=listener.client_id)
-        assert "by gpt-image-2, in place of dall-e-2" in listener.texts("1")[-1]
+        assert "by gpt-image-2, in place of dall-e-2" in told(listener, "1", runs=2)[-1]
     assert [call.fields["model"] for call in own_key.paid()] == ["gpt-image-2.5-flare", "gpt-image-2"]
 
 
