@@ -96,7 +96,11 @@ def decode_images(pictures: Sequence[bytes]) -> Tensor:
         raise PictureError("There is no picture to decode.")
     with _opened(pictures[0]) as first:
         batch = PictureBatch(len(pictures), first.height, first.width)
-    side_by_side(lambda index: batch.put(index, pictures[index]), range(len(pictures)), limit=WORKERS)
+
+    def put(index: int) -> None:
+        batch.put(index, pictures[index])
+
+    side_by_side(put, range(len(pictures)), limit=WORKERS)
     return batch.tensor
 
 

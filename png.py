@@ -5,8 +5,9 @@ IHDR, IDAT and IEND, 9 for the filters, 12 for choosing one of them per row, 10 
 
 A picture is cut into strips that are filtered and compressed side by side, each to whole bytes, and joined to one
 stream. Deflate looks for runs only (Z_RLE): behind a filter there is little else to find, and looking is what takes
-time. Photographs come out between 3 % smaller and 7 % larger than Pillow's default makes them, most within 2 %. The
-file does not depend on the number of threads.
+time. Photographs in colour come out up to 9 % larger than Pillow's default makes them, most within 1 %; in shades of
+grey up to twice as large, as their equal channels are a repetition of another kind. The file does not depend on the
+number of threads.
 """
 
 from __future__ import annotations

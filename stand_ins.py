@@ -6,6 +6,7 @@ What a server was found to have or to refuse is remembered for the life of the p
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from .backends import MASK_FIELDS, MAX_PROMPT_CHARACTERS, Backend, PromptTooLong
 from .errors import ConnectionFailed, ImagesApiError, StatusError
 from .inpainting import Edit
 from .models import ImageRequest, ModelEntry
+from .retry import MAX_ELAPSED_S
 
 OPTIONAL_FIELDS = ("response_format", "quality")
 
@@ -57,7 +59,10 @@ def ask(
     memory = _memories.setdefault((backend.base_url, backend.account), _Memory())
     missing: dict[str, StatusError] = {}
     too_long: PromptTooLong | None = None
+    latest_s = time.monotonic() + MAX_ELAPSED_S
     for model in _candidates(client, backend, memory):
+        if missing and time.monotonic() > latest_s:
+            break  # it takes this long to say no
         begin(model)
         try:
             answer = _ask_model(client, backend, order, model, memory)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError, ProxySchemeUnknown, ReadTimeoutError
+from urllib3.exceptions import HTTPError, LocationParseError, ProxySchemeUnknown, ReadTimeoutError
 
 from .addresses import PrivateAddress, is_public
 from .errors import ConnectionFailed, UnusableAnswer, link_fault
@@ -125,13 +125,31 @@ class _Guarded(HTTPConnection):
     sock: Any
 
     def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
+        sock = self._first_that_accepts()
         try:
             self.guard.connected(sock, proxied=self.proxied)
         except BaseException:
             sock.close()
             raise
         return sock
+
+    def _first_that_accepts(self) -> socket.socket:
+        """Try the addresses of the host one by one, as urllib3 does by itself, but none after the deadline."""
+        name = self._dns_host
+        try:
+            addresses = [info[4][0] for info in socket.getaddrinfo(name, self.port, type=socket.SOCK_STREAM)]
+        except UnicodeError as err:  # a name that cannot be one
+            raise LocationParseError(name) from err
+        try:
+            while True:
+                self._dns_host = str(addresses.pop(0))
+                try:
+                    return super()._new_conn()
+                except HTTPError:
+                    if not addresses or self.guard.watch.expired:
+                        raise
+        finally:
+            self._dns_host = name
 
     def connect(self) -> None:
         super().connect()

@@ -163,6 +163,15 @@ def listing(*models: str) -> Script:
     return script
 
 
+def test_a_server_that_takes_very_long_to_say_no_is_asked_for_no_further_model(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stand_ins, "MAX_ELAPSED_S", -1)
+    with pytest.raises(StatusError, match=r"Asked for: dall-e-2\."):
+        call(emulator.base_url)
+    assert asked(emulator) == ["dall-e-2"]
+
+
 def test_another_error_is_not_a_missing_model(emulator: Emulator) -> None:
     emulator.fail(Fault("quota"))
     with pytest.raises(StatusError):

@@ -6,10 +6,12 @@ import gc
 import logging
 import socket
 import ssl
+import sys
 import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -415,6 +417,39 @@ def test_a_peer_inside_a_network_is_refused_before_anything_is_sent(host: str) -
             with pytest.raises(PrivateAddress, match="private network"):
                 get(f"{scheme}://{host}:{server.port}", public_only=True)
     assert server.requests == []
+
+
+def full_port(stack: ExitStack) -> int:
+    """A port that neither accepts nor refuses: its queue of connections is full."""
+    full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    for _ in range(8):
+        waiting = stack.enter_context(socket.socket())
+        waiting.setblocking(False)
+        waiting.connect_ex(full.getsockname())
+    return int(full.getsockname()[1])
+
+
+def test_the_deadline_holds_for_a_host_of_many_addresses_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        address = ("127.0.0.1", full_port(stack))
+        many = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address)] * 40
+        real = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: many if a[0] == "many.example" else real(*a, **k))
+        started = time.monotonic()
+        error = problem(f"http://many.example:{address[1]}/", read_s=0.2, total_s=0.5)
+    assert time.monotonic() - started < 2
+    assert not error.sent
+    assert isinstance(error, TimedOut) or sys.platform == "win32"  # where a full queue refuses
+
+
+def test_a_host_whose_first_address_is_dead_is_reached_at_its_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+    with Loopback(answering(http(b"abc"))) as server:
+        kind = (socket.AF_UNSPEC, socket.SOCK_STREAM, 6, "")
+        both = [(*kind, (address, server.port)) for address in ("::1", "127.0.0.1")]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: both if a[0] == "two.example" else real(*a, **k))
+        assert get(f"http://two.example:{server.port}/") == b"abc"
+    assert b"Host: two.example" in server.requests[0]
 
 
 def test_a_public_name_with_a_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
