@@ -31,6 +31,7 @@ from tools.workflows import Workflow, example_photo, inpainting, text_to_image
 
 SIZES = ("256x256", "512x512", "1024x1024")
 PHOTO = "photo.png"
+SMALL_FILE = example_photo(64)
 # The machine may be busy with other things, and the gateway takes its time over a failing upstream.
 RUN_TIMEOUT_S = 300.0
 REQUEST_TIMEOUT_S = 120.0
@@ -174,14 +175,20 @@ def each_upstream_sees_only_its_own_key(scene: Scene) -> str:
 
 
 def the_load_is_shared_by_weight(scene: Scene) -> str:
-    """The upstreams share the load by their weights."""
+    """The upstreams share the load by their weights, new pictures and edits alike."""
     sample(scene, SAMPLE)
-    for paid, weight in zip(scene.paid, weights(), strict=True):
-        part = weight / sum(weights())
-        margin = TOLERANCE * math.sqrt(SAMPLE * part * (1 - part))
-        expected = f"{SAMPLE * part:.0f} +- {margin:.0f}"
-        require(abs(paid - SAMPLE * part) <= margin, f"an upstream drew {paid} of {SAMPLE}, expected {expected}")
-    return f"{as_shares(scene.paid)} of {SAMPLE} requests, by weights of {as_shares(weights())}"
+    shares = [
+        [sum(record.path.endswith(route) for record in upstream.posts if record.billed) for upstream in scene.upstreams]
+        for route in ("generations", "edits")
+    ]
+    for drawn in shares:
+        for count, weight in zip(drawn, weights(), strict=True):
+            part = weight / sum(weights())
+            margin = TOLERANCE * math.sqrt(SAMPLE / 2 * part * (1 - part))
+            expected = f"{SAMPLE / 2 * part:.0f} +- {margin:.0f}"
+            require(abs(count - SAMPLE / 2 * part) <= margin, f"an upstream drew {count}, expected {expected}")
+    new, edited = map(as_shares, shares)
+    return f"{new} of {SAMPLE // 2} new pictures and {edited} of as many edits, by weights of {as_shares(weights())}"
 
 
 def an_upstream_may_fail(scene: Scene) -> str:
@@ -297,11 +304,13 @@ def sample(scene: Scene, count: int) -> None:
 
 
 def ask(gateway: Gateway, number: int) -> int:
-    """Ask the gateway for a picture and return the status of its answer."""
+    """Ask the gateway for a new picture, or for an edit every other time; return the status of its answer."""
     body = {"model": "gpt-image-2", "prompt": f"sample {number}", "size": "1024x1024", "quality": "low"}
+    files = {field: (f"{field}.png", SMALL_FILE, "image/png") for field in ("image", "mask")}
+    route, content = ("edits", {"data": body, "files": files}) if number % 2 else ("generations", {"json": body})
     headers = {"Authorization": f"Bearer {MASTER_KEY}"}
-    url = f"{gateway.base_url}/images/generations"
-    return local_request("POST", url, json=body, headers=headers, timeout=REQUEST_TIMEOUT_S).status_code
+    url = f"{gateway.base_url}/images/{route}"
+    return local_request("POST", url, **content, headers=headers, timeout=REQUEST_TIMEOUT_S).status_code
 
 
 def prompted(size: str) -> Workflow:
