@@ -71,8 +71,7 @@ def ask(
                 raise
             too_long = too_long or err
         except StatusError as err:
-            # A server that has several models also refuses a request that names none.
-            if err.condition.name != "model" and (model or err.condition.name != "refused" or not missing):
+            if not _has_no_such_model(err, nothing_else_left=model is None and bool(missing)):
                 raise
             missing[model or "no model named"] = err
         else:
@@ -80,6 +79,11 @@ def ask(
                 memory.worked = (model,)
             return answer
     raise too_long or next(iter(missing.values())).with_note(f"Asked for: {', '.join(missing)}.")
+
+
+def _has_no_such_model(err: StatusError, *, nothing_else_left: bool) -> bool:
+    """Whether a server says so. One that has several also refuses the request that names none, in words of its own."""
+    return err.condition.name == "model" or (nothing_else_left and err.condition.name == "refused")
 
 
 def _candidates(client: ImagesClient, backend: Backend, memory: _Memory) -> Iterator[str | None]:

@@ -164,6 +164,16 @@ def image_and_mask(value: float = 0.5) -> dict[str, Any]:
     return {"image": torch.full((1, 32, 32, 3), value), "mask": mask}
 
 
+def full_port(stack: contextlib.ExitStack) -> int:
+    """A port that neither accepts nor refuses: its queue of connections is full."""
+    full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    for _ in range(8):
+        waiting = stack.enter_context(socket.socket())
+        waiting.setblocking(False)
+        waiting.connect_ex(full.getsockname())
+    return int(full.getsockname()[1])
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until something holds that another thread brings about."""
     asyncio.run(wait_beside_loop(condition))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import signal
-import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ import pytest
 from PIL import Image
 
 from emulator import Fault
-from tests.loopback import overlap
+from tests.loopback import full_port, overlap
 from tests.stage import KEY, Stage, as_queued, png, saved_workflow, told
 from tools.comfyui import ComfyUI, QueueRefused, problem
 from tools.comfyui_source import comfyui_source
@@ -280,20 +279,12 @@ def test_an_error_reaches_the_dialog_in_the_words_that_were_meant(own_key: Stage
     assert own_key.pictures(text_to_image("something good", size="256x256"))
 
 
-def hanging_address(stack: ExitStack) -> str:
-    """An address that neither accepts nor refuses: its queue of connections is full."""
-    full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-    for _ in range(8):
-        waiting = stack.enter_context(socket.socket())
-        waiting.setblocking(False)
-        waiting.connect_ex(full.getsockname())
-    return f"http://127.0.0.1:{full.getsockname()[1]}/v1"
-
-
 @pytest.mark.parametrize("state", ["connecting", "waiting", "downloading", "backing off"])
 def test_a_cancel_ends_the_prompt_within_a_quarter_of_a_second(account: Stage, state: str) -> None:
     with ExitStack() as stack, account.comfyui.listen() as listener:
-        address = hanging_address(stack) if state == "connecting" else f"{account.emulator.origin}/v1"
+        address = (
+            f"http://127.0.0.1:{full_port(stack)}/v1" if state == "connecting" else f"{account.emulator.origin}/v1"
+        )
         account.comfyui.set_up(OPENAI_BASE_URL=address, OPENAI_API_KEY="sk-emulated")
         stack.callback(account.comfyui.set_up)
         account.emulator.delay_s = 20 if state == "waiting" else 0

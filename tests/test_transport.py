@@ -21,7 +21,7 @@ import trustme
 from dalle2.addresses import PrivateAddress
 from dalle2.errors import ConnectionFailed, TimedOut, UnusableAnswer
 from dalle2.transport import Link, read, read_some
-from tests.loopback import LONG_S, Connection, Loopback, Script, answering, closed_port, hanging, http
+from tests.loopback import LONG_S, Connection, Loopback, Script, answering, closed_port, full_port, hanging, http
 
 MIB = 2**20
 QUICK_S = 0.3
@@ -417,16 +417,6 @@ def test_a_peer_inside_a_network_is_refused_before_anything_is_sent(host: str) -
             with pytest.raises(PrivateAddress, match="private network"):
                 get(f"{scheme}://{host}:{server.port}", public_only=True)
     assert server.requests == []
-
-
-def full_port(stack: ExitStack) -> int:
-    """A port that neither accepts nor refuses: its queue of connections is full."""
-    full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-    for _ in range(8):
-        waiting = stack.enter_context(socket.socket())
-        waiting.setblocking(False)
-        waiting.connect_ex(full.getsockname())
-    return int(full.getsockname()[1])
 
 
 def test_the_deadline_holds_for_a_host_of_many_addresses_too(monkeypatch: pytest.MonkeyPatch) -> None:
