@@ -137,9 +137,9 @@ def _was_taken(prompt_id: str | None, node_id: str | None) -> bool | None:
     entry = server.prompt_queue.get_history(prompt_id=prompt_id).get(prompt_id)
     if entry is None:
         return None if server.last_prompt_id == prompt_id else True
-    messages = (entry["status"] or {}).get("messages", ())
+    messages = (entry.get("status") or {}).get("messages", ())
     broken_off = [data for kind, data in messages if kind in ("execution_error", "execution_interrupted")]
-    return all(node_id in data["executed"] for data in broken_off)
+    return all(node_id in data.get("executed", [node_id]) for data in broken_off)
 
 
 def _send_text(text: str, node_id: str) -> None:
