@@ -83,11 +83,8 @@ def describe(calls: Sequence[Sequence[Drawn]], seconds: float) -> str:
     by = "" if models == ["dall-e-2"] else f" by {' and '.join(models)}, in place of dall-e-2"
     credits = sum(each.kept.answer.credits or 0 for each in drawn if not each.kept.is_old)
     paid = f", {credits:g} credits" if credits else ""
-    plain = (
-        ""
-        if all(each.quality_is_chosen for each in drawn)
-        else ". The server takes no quality, so DALLE2_QUALITY was not used"
-    )
+    is_chosen = all(each.quality_is_chosen for each in drawn)
+    plain = "" if is_chosen else ". The server takes no quality, so DALLE2_QUALITY was not used"
     return f"{pictures}{by}, {seconds:.1f} s{paid}{plain}{_from_before(drawn, came)}"
 
 
@@ -139,7 +136,7 @@ def _fetch(client: ImagesClient, run: Run, order: Order, kept: KeptAnswer) -> Te
     side_by_side(fetch, range(len(pictures)), limit=MAX_DOWNLOADS_AT_ONCE)
     if not problems:
         return batch.tensor
-    _raise_unless_settled(kept, pictures, problems)
+    _raise_unless_final(kept, pictures, problems)
     return batch.tensor[[place for place in range(len(pictures)) if place not in problems]]
 
 
@@ -150,10 +147,11 @@ def _content(client: ImagesClient, kept: KeptAnswer, place: int, picture: Pictur
     return content
 
 
-def _raise_unless_settled(kept: KeptAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]) -> None:
+def _raise_unless_final(kept: KeptAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]) -> None:
     """Raise what is to be told of pictures that could not be had, unless the others are all that there will be.
 
-    What may pass is left to a next run; what may be a host's mistake to just one, after which the rest is delivered.
+    A failure that may pass (no connection, a busy host) is left to the next run, however often. One that may be the
+    host's mistake gets one more run. What cannot change is given up at once, and the rest is delivered.
     """
     cancelled = next((problem for problem in problems.values() if isinstance(problem, CallCancelled)), None)
     if cancelled:
