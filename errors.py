@@ -19,6 +19,7 @@ NOT_CHARGED = "Nothing was charged."
 MAYBE_CHARGED = (
     "It may have been charged, and is therefore not sent again by itself: look at the usage page of your account."
 )
+# The same where the server's own wish may have had it sent again.
 PERHAPS_CHARGED = "It may have been charged: look at the usage page of your account."
 CHARGED = "It has probably been charged."
 

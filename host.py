@@ -151,5 +151,5 @@ def _send_text(text: str, node_id: str) -> None:
 def _send_step(done: int, total: int, preview: Any, node_id: str) -> None:
     bar = getattr(_module("comfy.utils"), "ProgressBar", None)
     if bar is not None:
-        kind = "JPEG" if preview.mode == "RGB" else "PNG"  # a photo takes several times as much as PNG
+        kind = "JPEG" if preview.mode == "RGB" else "PNG"  # as PNG, a photo takes several times the bytes
         bar(total, node_id=node_id).update_absolute(done, preview=(kind, preview, PREVIEW_SIDE_PX))

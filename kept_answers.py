@@ -102,8 +102,8 @@ class KeptAnswers:
                 self._kept.remove(kept)
 
     def _tidy(self) -> None:
-        for kept in [kept for kept in self._kept if kept.was_taken]:
-            arrived = kept.was_taken and kept.was_taken()
+        for kept in list(self._kept):
+            arrived = kept.was_taken() if kept.was_taken else None
             if arrived:
                 self._kept.remove(kept)
             elif arrived is False:

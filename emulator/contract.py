@@ -121,12 +121,7 @@ def _check_fields(known: frozenset[str] | None, call: Call, *, editing: bool) ->
             _one_of(name, value, allowed)
     for part in call.files:
         if part.field not in files:
-            raise Refusal(
-                400,
-                f"Invalid type for '{part.field}': expected a string, but got a file instead.",
-                param=part.field,
-                code="invalid_type",
-            )
+            raise _wrong_type(part.field, "a string", part.data)
     if not isinstance(call.fields.get("user", ""), str):
         raise _wrong_type("user", "a string", call.fields["user"])
     if call.fields.get("stream") not in (None, False, "false", True, "true"):
@@ -207,8 +202,7 @@ def _pick_files(flavour: Flavour, rules: Rules, call: Call) -> tuple[FilePart, F
         hint = "expected a file, but got a string instead" if "image" in call.fields else "no file was sent"
         raise Refusal(400, f"Missing required parameter: 'image': {hint}.", param="image", code="invalid_type")
     if flavour.strict and "mask" in call.fields:
-        message = "Invalid type for 'mask': expected a file, but got a string instead."
-        raise Refusal(400, message, param="mask", code="invalid_type")
+        raise _wrong_type("mask", "a file", call.fields["mask"])
     mask = next((part for part in call.files if part.field == flavour.mask_field), None)
     if mask is None and flavour.needs_mask:
         raise Refusal(400, "missing mask file", param="mask")
@@ -246,7 +240,14 @@ def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 
 def _wrong_type(name: str, wanted: str, value: Any) -> Refusal:
-    kinds = {str: "a string", bool: "a boolean", int: "an integer", float: "a decimal", list: "an array"}
+    kinds = {
+        str: "a string",
+        bool: "a boolean",
+        int: "an integer",
+        float: "a decimal",
+        list: "an array",
+        bytes: "a file",
+    }
     got = kinds.get(type(value), "null" if value is None else "an object")
     return Refusal(
         400,

@@ -33,12 +33,19 @@ def side_by_side(prompts: list[str], **options: Any) -> Workflow:
     """A graph of one node and one SaveImage for each prompt, none of which needs another."""
     graph: Workflow = {}
     for place, prompt in enumerate(prompts):
-        for node_id, node in text_to_image(prompt, prefix=f"graph-{place}", **options).items():
-            inputs = {
-                name: [f"{place}-{v[0]}", v[1]] if isinstance(v, list) else v for name, v in node["inputs"].items()
-            }
-            graph[f"{place}-{node_id}"] = {**node, "inputs": inputs}
+        graph |= renamed(text_to_image(prompt, prefix=f"graph-{place}", **options), f"{place}-")
     return graph
+
+
+def renamed(graph: Workflow, prefix: str) -> Workflow:
+    """The same graph with a prefix before the names of its nodes, so that it can be a part of another."""
+    return {
+        prefix + node_id: {
+            **node,
+            "inputs": {name: [prefix + v[0], v[1]] if isinstance(v, list) else v for name, v in node["inputs"].items()},
+        }
+        for node_id, node in graph.items()
+    }
 
 
 def queue_and_wait_for_call(stage: Stage, graph: Workflow, listener: Listener, calls: int = 1) -> str:
@@ -393,8 +400,7 @@ def test_what_another_node_s_failure_keeps_from_comfyui_comes_with_the_next_run_
     own_key.comfyui.upload("photo.png", example_photo(256))
     drawn = text_to_image("safe", size="256x256")
     failing = inpainting("refused", "photo.png", size="256x256")
-    graph = {f"a{name}": linked(node, "a") for name, node in drawn.items()}
-    graph |= {f"b{name}": linked(node, "b") for name, node in failing.items()}
+    graph = renamed(drawn, "a") | renamed(failing, "b")
     larger = {"image": ["b3", 0], "upscale_method": "bilinear", "width": 1600, "height": 1600, "crop": "disabled"}
     graph["c1"] = {"class_type": "ImageScale", "inputs": larger}
     blur = {"image": ["c1", 0], "blur_radius": 31, "sigma": 9.0}  # takes a second and more
@@ -404,12 +410,6 @@ def test_what_another_node_s_failure_keeps_from_comfyui_comes_with_the_next_run_
     assert own_key.emulator.paid_pictures == 1 and overlap(list(own_key.emulator.posts[-2:]))
     assert problem(own_key.comfyui.run(graph)) is None
     assert own_key.emulator.paid_pictures == 2
-
-
-def linked(node: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """A node of a graph whose names have got a prefix."""
-    inputs = {name: [prefix + v[0], v[1]] if isinstance(v, list) else v for name, v in node["inputs"].items()}
-    return {**node, "inputs": inputs}
 
 
 def test_the_items_of_a_list_have_one_progress_bar_and_one_outcome(own_key: Stage) -> None:
