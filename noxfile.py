@@ -92,13 +92,13 @@ def comfyui(session: nox.Session) -> None:
 @in_comfyui
 def demo(session: nox.Session) -> None:
     """Text to picture and mask to picture in a real ComfyUI, against the emulator or your own server."""
-    run(session, "tools.demo")
+    run(session, "development.demo")
 
 
 @in_comfyui
 def editor(session: nox.Session) -> None:
     """The same ComfyUI, left running for its editor in the browser."""
-    run(session, "tools.editor")
+    run(session, "development.editor")
 
 
 @in_comfyui
@@ -121,13 +121,13 @@ def litellm(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["comfyui", "litellm"])
 def scale(session: nox.Session) -> None:
     """Two ComfyUI processes behind one LiteLLM gateway with two upstreams: what deploy/litellm.yaml promises."""
-    run(session, "tools.scale", "--litellm-python", python_of(session, "litellm"))
+    run(session, "development.scale", "--litellm-python", python_of(session, "litellm"))
 
 
 @in_comfyui
 def lint(session: nox.Session) -> None:
     """Style, format and strict types."""
-    run(session, "tools.lint")
+    run(session, "development.lint")
 
 
 @in_comfyui
@@ -137,26 +137,26 @@ def bench(session: nox.Session) -> None:
     if not folder.is_dir():
         python = python_of(session, "comfyui")
         session.run(python, "-m", "pip", "install", "--quiet", "--target", str(folder), OPENAI_SDK, external=True)
-    run(session, "tools.bench", "--sdk", str(folder))
+    run(session, "development.bench", "--sdk", str(folder))
 
 
 @in_comfyui
 def screenshots(session: nox.Session) -> None:
     """The pictures of the README, the help page and the templates, made in a real editor in Chromium."""
-    run(session, "tools.screenshots")
-    run(session, "tools.kept_picture")
+    run(session, "development.screenshots")
+    run(session, "development.kept_picture")
 
 
 @in_comfyui
 def fuzz(session: nox.Session) -> None:
     """100,000 mutated answers, errors and pictures: none may end in anything but our own errors."""
-    run(session, "tools.fuzz")
+    run(session, "development.fuzz")
 
 
 @in_comfyui
 def soak(session: nox.Session) -> None:
     """300 workflows in ComfyUI against a server that fails at random: prints figures, fails on a broken promise."""
-    run(session, "tools.soak")
+    run(session, "development.soak")
 
 
 def install(session: nox.Session, what: str, *arguments: str) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from emulator import Emulator
+from development.emulator import Emulator
 from tests.stage import KEY, Stage
-from tools.comfyui import ComfyUI
-from tools.package import load_package
+from development.comfyui import ComfyUI
+from development.package import load_package
 
 load_package()
 

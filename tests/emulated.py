@@ -14,7 +14,7 @@ import pytest
 import requests
 from PIL import Image
 
-from emulator import Emulator
+from development.emulator import Emulator
 
 KEY = {"Authorization": "Bearer sk-emulated"}
 GENERATION = {"model": "gpt-image-2", "prompt": "a lighthouse", "size": "1024x1024", "quality": "low"}

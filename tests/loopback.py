@@ -26,7 +26,7 @@ from torch import Tensor
 from dalle2 import host, runs
 from dalle2.errors import ImagesApiError
 from dalle2.nodes import OpenAIDalle2
-from emulator import Emulator, RequestRecord
+from development.emulator import Emulator, RequestRecord
 
 KEY = "sk-emulated"
 LONG_S = 20.0  # longer than any test: a test that needs it has failed

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from emulator import Emulator, RequestRecord
-from tools.comfyui import ComfyUI, problem
-from tools.events import Listener
-from tools.workflows import Workflow
+from development.emulator import Emulator, RequestRecord
+from development.comfyui import ComfyUI, problem
+from development.events import Listener
+from development.workflows import Workflow
 
 KEY = "sk-emulated-1234567890"
 SAVED_WORKFLOW = Path(__file__).with_name("workflows") / "saved-inpainting.json"

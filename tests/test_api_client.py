@@ -25,7 +25,7 @@ from dalle2.errors import (
 )
 from dalle2.models import ImageRequest, Picture
 from dalle2.retry import Retrier
-from emulator import Emulator, Fault
+from development.emulator import Emulator, Fault
 from tests.loopback import LONG_S, Connection, Loopback, answering, encoded, hanging, http, traces
 from tests.pictures import png
 

@@ -13,10 +13,10 @@ import requests
 from PIL import Image
 
 from tests.stage import KEY, Stage
-from tools.archive import archived_files, write_archive
-from tools.comfyui import ComfyUI
-from tools.package import ROOT, copy_package
-from tools.workflows import text_to_image
+from development.archive import archived_files, write_archive
+from development.comfyui import ComfyUI
+from development.package import ROOT, copy_package
+from development.workflows import text_to_image
 
 if sys.version_info >= (3, 11):
     import tomllib

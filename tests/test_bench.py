@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tools.bench.chart import chart
-from tools.bench.growth import Curve, Point
-from tools.bench.report import results
-from tools.bench.table import Bench, Row, Timing
+from development.bench.chart import chart
+from development.bench.growth import Curve, Point
+from development.bench.report import results
+from development.bench.table import Bench, Row, Timing
 
 BENCH = Bench(effort=1, sdk=None)
 MET = Row(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dalle2.image_codec import MAX_DECODED_PIXELS, PictureBatch, PictureError, decode_images
 from tests.pictures import KINDS, SIGNATURE, as_bytes, chunk, file_of, picture, png_of
-from tools.package import ROOT
+from development.package import ROOT
 
 BOMB = zlib.compress(b"\0" * 2**24, 9)
 LAUGHS = b'<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "ha">' + b"".join(
@@ -123,7 +123,7 @@ def with_right_checksums(file: bytes) -> bytes:
 MEASURED = """
 import pickle, resource, sys, torch
 from pathlib import Path
-from tools.package import load_package
+from development.package import load_package
 load_package()
 from dalle2.image_codec import PictureError, decode_images, encode_rgba_png
 

@@ -18,7 +18,7 @@ from dalle2.kept_answers import KeptAnswer
 from dalle2.models import ImageRequest
 from dalle2.nodes import OpenAIDalle2
 from dalle2.stand_ins import Order
-from emulator import Emulator, Fault, RequestRecord
+from development.emulator import Emulator, Fault, RequestRecord
 from tests.loopback import (
     Loopback,
     Node,

@@ -9,7 +9,7 @@ import pytest
 import requests
 from PIL import Image
 
-from emulator import Emulator
+from development.emulator import Emulator
 from tests import emulated
 from tests.emulated import GENERATION, KEY, MASK, PART, SMALL, edit, error, generate, half_mask, pictures, png
 

@@ -12,7 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
-from emulator import FAULTS, Emulator, Fault
+from development.emulator import FAULTS, Emulator, Fault
 from tests import emulated
 from tests.emulated import GENERATION, KEY, SMALL, edit, error, generate, png
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from emulator import Emulator, Fault
+from development.emulator import Emulator, Fault
 from tests import emulated
 from tests.emulated import GENERATION, KEY, MASK, SMALL, edit, generate, png
 
@@ -128,7 +128,7 @@ SK_MINE = {"Authorization": "Bearer sk-mine"}
 
 def test_it_runs_on_its_own_and_says_what_to_set() -> None:
     options = ["--port", "0", "--delay", "0", "--api-key", "sk-mine", "--fail", "quota"]
-    command = [sys.executable, "-m", "emulator", *options]
+    command = [sys.executable, "-m", "development.emulator", *options]
     root = Path(__file__).parents[1]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None

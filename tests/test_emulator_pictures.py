@@ -8,7 +8,7 @@ import time
 import pytest
 import requests
 
-from emulator import Emulator
+from development.emulator import Emulator
 from tests import emulated
 from tests.emulated import KEY, SMALL, generate, pictures
 

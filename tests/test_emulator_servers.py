@@ -9,7 +9,7 @@ import pytest
 import requests
 from PIL import Image
 
-from emulator import FLAVOURS, Emulator, Fault
+from development.emulator import FLAVOURS, Emulator, Fault
 from tests.emulated import KEY, PART, SMALL, edit, error, generate, half_mask, pictures, png
 
 

@@ -25,7 +25,7 @@ from dalle2.errors import (
     TimedOut,
     UnusableAnswer,
 )
-from emulator import Emulator, Fault
+from development.emulator import Emulator, Fault
 from tests.loopback import Connection, Loopback, Node, Script, closed_port, hanging, image_and_mask, traces, wait_for
 
 SECRET = "sk-proj-Kq7vXw29"

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tools import fuzz
+from development import fuzz
 
 
 def test_no_mutated_input_ends_in_anything_but_our_own_errors() -> None:

@@ -16,7 +16,7 @@ from dalle2.backends import STAND_INS, Settings
 from dalle2.errors import ADD_CREDITS, CONDITIONS, DOWNLOADS, LINK_FAULTS, SIGN_IN
 from dalle2.inpainting import NEEDS_BOTH, NOTHING_PAINTED
 from dalle2.nodes import EMPTY_PROMPT, NODE_DISPLAY_NAME_MAPPINGS, NODE_ID, OpenAIDalle2
-from tools.package import ROOT, modules
+from development.package import ROOT, modules
 
 LANGUAGES = ("de", "es", "fr", "it", "ja", "ko", "pt-BR", "ru", "zh", "zh-TW")
 ENGLISH_PAGE = ROOT / "web" / "docs" / f"{NODE_ID}.md"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dalle2.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, OpenAIDalle2
-from emulator import Emulator
+from development.emulator import Emulator
 from tests.stage import KEY
 
 IMAGE, MASK = torch.full((1, 32, 32, 3), 0.5), torch.ones(1, 32, 32)

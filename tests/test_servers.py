@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dalle2 import host
 from dalle2.errors import NOT_CHARGED, StatusError, UnusableAnswer
-from emulator import FLAVOURS, Emulator, Fault, RequestRecord
+from development.emulator import FLAVOURS, Emulator, Fault, RequestRecord
 from tests.loopback import KEY, Loopback, Node, answering, encoded, http
 from tests.pictures import file_of, loaded, noise, png
 

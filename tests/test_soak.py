@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools import soak
+from development import soak
 
 
 def test_twenty_workflows_against_a_server_that_fails_at_random() -> None:

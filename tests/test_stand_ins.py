@@ -15,7 +15,7 @@ from dalle2.backends import STAND_INS, Backend, PromptTooLong
 from dalle2.errors import StatusError
 from dalle2.retry import Retrier
 from dalle2.stand_ins import Order, ask
-from emulator import Emulator, Fault
+from development.emulator import Emulator, Fault
 from tests.loopback import KEY, Loopback, Script, answering, encoded, http
 from tests.pictures import png
 

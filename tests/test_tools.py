@@ -23,15 +23,15 @@ import requests
 from PIL import Image
 
 import dev
-from tools import demo, program
-from tools.archive import tracked_files
-from tools.comfyui import ComfyUI, child_environment, problem
-from tools.comfyui_source import ComfyUINotFound, comfyui_copy
-from tools.console import Failed, guarded
-from tools.events import parse_event
-from tools.package import ALIAS, ROOT, copy_package, load_package, modules
-from tools.program import ProgramFailed, free_port
-from tools.workflows import example_photo, inpainting, text_to_image
+from development import demo, program
+from development.archive import tracked_files
+from development.comfyui import ComfyUI, child_environment, problem
+from development.comfyui_source import ComfyUINotFound, comfyui_copy
+from development.console import Failed, guarded
+from development.events import parse_event
+from development.package import ALIAS, ROOT, copy_package, load_package, modules
+from development.program import ProgramFailed, free_port
+from development.workflows import example_photo, inpainting, text_to_image
 
 # Stands in for ComfyUI where only its process matters.
 SERVER = """
@@ -66,7 +66,7 @@ class TestPackage:
     def test_a_copy_holds_what_a_user_needs_and_nothing_else(self, tmp_path: Path) -> None:
         wanted = {"__init__.py", "nodes.py", "pyproject.toml", "web/docs/help.md", "locales/ja/nodeDefs.json"}
         private = {".env", ".git/config", ".venv/x.py", ".nox/x.py", "web/.env", "output/a.png"}
-        for_developers = {"dev.py", "noxfile.py", "tests/test_x.py", "tools/x.py", "emulator/x.py"}
+        for_developers = {"dev.py", "noxfile.py", "tests/test_x.py", "development/x.py"}
         for name in wanted | private | for_developers:
             (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "root" / name).touch()

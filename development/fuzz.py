@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from tools.package import load_package
+from development.package import load_package
 
 load_package()
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tools.comfyui_main import TorchvisionFinder
-from tools.comfyui_source import comfyui_copy
+from development.comfyui_main import TorchvisionFinder
+from development.comfyui_source import comfyui_copy
 
 
 class OwnNode:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from tools.bench.table import Row
+from development.bench.table import Row
 
 WIDTH = 860
 LABEL_WIDTH = 350

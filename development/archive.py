@@ -1,4 +1,4 @@
-"""`python -m tools.archive FILE.zip`: the archive that the registry gets, made as its command line makes it.
+"""`python -m development.archive FILE.zip`: the archive that the registry gets, made as its command line makes it.
 
 That is every file that git tracks, less what `.comfyignore` names in the language of `.gitignore`.
 """
@@ -10,7 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from tools.package import ROOT
+from development.package import ROOT
 
 IGNORE_FILE = ".comfyignore"
 

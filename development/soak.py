@@ -21,11 +21,11 @@ from typing import Any
 
 import psutil
 
-from emulator import Emulator, Fault
-from tools.comfyui import ComfyUI, problem
-from tools.console import Failed, guarded
-from tools.events import Listener
-from tools.workflows import Workflow, example_photo, inpainting, text_to_image
+from development.emulator import Emulator, Fault
+from development.comfyui import ComfyUI, problem
+from development.console import Failed, guarded
+from development.events import Listener
+from development.workflows import Workflow, example_photo, inpainting, text_to_image
 
 WORKFLOWS = 300
 PROBABILITY = 0.35  # of a request to fail

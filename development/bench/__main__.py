@@ -1,4 +1,4 @@
-"""`python -m tools.bench`: measures, and writes `benchmarks/RESULTS.md` and `benchmarks/chart.svg`."""
+"""`python -m development.bench`: measures, and writes `benchmarks/RESULTS.md` and `benchmarks/chart.svg`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.bench import growth, table
-from tools.bench.chart import chart
-from tools.bench.growth import Curve
-from tools.bench.report import load, results
-from tools.bench.runs import both_sides
-from tools.bench.table import Bench, Row
-from tools.console import guarded, say
-from tools.package import ROOT
+from development.bench import growth, table
+from development.bench.chart import chart
+from development.bench.growth import Curve
+from development.bench.report import load, results
+from development.bench.runs import both_sides
+from development.bench.table import Bench, Row
+from development.console import guarded, say
+from development.package import ROOT
 
 RESULTS = ROOT / "benchmarks"
 QUICK = 0.3
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m development.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, and nothing about how the cost grows")
     parser.add_argument("--sdk", type=Path, help="a folder that the openai SDK is installed in (pip install --target)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where to write the results")

@@ -1,4 +1,4 @@
-"""The steps of a call, ours and ComfyUI's own, in one process: `python -m tools.bench.steps`, started by the benchmark.
+"""The steps of a call, ours and ComfyUI's own, in one process: `python -m development.bench.steps`, started by the benchmark.
 
 It prints JSON: seconds of each round, measured in alternation, and bytes; or what one side takes in memory.
 """
@@ -24,9 +24,9 @@ import psutil
 import requests
 import torch
 
-from tools.bench import pictures
-from tools.bench.rivals import OwnNode, Sdk
-from tools.package import load_package
+from development.bench import pictures
+from development.bench.rivals import OwnNode, Sdk
+from development.package import load_package
 
 SIDES = ("theirs", "theirs, unlogged", "ours", "sdk")
 LARGE_PX = 4096
@@ -157,7 +157,7 @@ def _peak_so_far_mib() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.bench.steps", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m development.bench.steps", description=__doc__)
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peak", choices=SIDES)

@@ -17,10 +17,10 @@ from typing import Any
 
 import requests
 
-from tools.comfyui_source import comfyui_copy
-from tools.events import Event, Listener
-from tools.package import ROOT, copy_package
-from tools.program import HOST, Program, free_port, local_request
+from development.comfyui_source import comfyui_copy
+from development.events import Event, Listener
+from development.package import ROOT, copy_package
+from development.program import HOST, Program, free_port, local_request
 
 Graph = Mapping[str, Mapping[str, Any]]
 

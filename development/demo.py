@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from emulator import Emulator
-from tools.comfyui import ComfyUI, problem
-from tools.console import Failed, guarded, say
-from tools.events import Event
-from tools.package import ROOT
-from tools.workflows import Workflow, example_photo, inpainting, text_to_image
+from development.emulator import Emulator
+from development.comfyui import ComfyUI, problem
+from development.console import Failed, guarded, say
+from development.events import Event
+from development.package import ROOT
+from development.workflows import Workflow, example_photo, inpainting, text_to_image
 
 OUTPUT = ROOT / "output"
 PHOTO = "hills-with-a-hole.png"

@@ -8,9 +8,9 @@ from statistics import median
 
 import numpy as np
 
-from tools.bench.pictures import SIZES_PX
-from tools.bench.runs import Peak, Side, graph
-from tools.bench.table import Bench
+from development.bench.pictures import SIZES_PX
+from development.bench.runs import Peak, Side, graph
+from development.bench.table import Bench
 
 COUNTS = (1, 2, 4, 8)
 NODES = (1, 2, 4, 8, 16, 32)

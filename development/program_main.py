@@ -1,4 +1,4 @@
-"""Starts a program for `tools.program`: `python program_main.py SCRIPT [arguments]`, or `-m MODULE` for a script.
+"""Starts a program for `development.program`: `python program_main.py SCRIPT [arguments]`, or `-m MODULE` for a script.
 
 Unlike the program by itself, it ends when the pipe on its standard input is closed, that is when whoever started it is
 gone, however that came about; and it obeys Ctrl-C in the background too. Any Python runs this, with nothing installed.

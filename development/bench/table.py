@@ -17,9 +17,9 @@ from typing import Any
 import requests
 from PIL import Image
 
-from emulator import Emulator
-from tools.bench.runs import Side, graph, idle_graph, imports
-from tools.package import ROOT
+from development.emulator import Emulator
+from development.bench.runs import Side, graph, idle_graph, imports
+from development.package import ROOT
 
 PICTURE_DELAY_S = 0.3
 API_DELAY_S = 2.0
@@ -104,7 +104,7 @@ class Bench:
         return float(self._child(step, "--peak", side)["peak_mib"])
 
     def _child(self, step: str, *options: str, server: str = "") -> dict[str, Any]:
-        command = [sys.executable, "-m", "tools.bench.steps", step, *options]
+        command = [sys.executable, "-m", "development.bench.steps", step, *options]
         command += ["--server", server] if server else []
         command += ["--sdk", str(self.sdk)] if self.sdk else []
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)

@@ -13,12 +13,12 @@ from typing import Any, cast
 
 import psutil
 
-from emulator import FLAVOURS, Emulator
-from emulator.flavours import Flavour
-from tools.comfyui import ComfyUI, problem
-from tools.console import Failed
-from tools.package import copy_package
-from tools.workflows import Workflow
+from development.emulator import FLAVOURS, Emulator
+from development.emulator.flavours import Flavour
+from development.comfyui import ComfyUI, problem
+from development.console import Failed
+from development.package import copy_package
+from development.workflows import Workflow
 
 # Comfy.org's proxy as it was when it still took what ComfyUI's own node sends: any model, and a seed.
 PROXY_OF_OLD = "proxy-of-old"

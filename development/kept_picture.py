@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from emulator import Emulator
-from tools.package import ROOT, load_package
-from tools.workflows import example_photo
+from development.emulator import Emulator
+from development.package import ROOT, load_package
+from development.workflows import example_photo
 
 FILE = ROOT / "docs" / "images" / "kept.jpg"
 PROMPT = "A red hot-air balloon"

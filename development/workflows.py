@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from tools.package import ROOT
+from development.package import ROOT
 
 # As the editor saves them: for users, and for the tests and the screenshots.
 EXAMPLES = ROOT / "example_workflows"

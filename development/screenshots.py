@@ -19,15 +19,15 @@ from typing import Any
 from PIL import Image, ImageOps
 from playwright.sync_api import Browser, expect
 
-from emulator import Emulator
-from tools.browser import ChromiumNotFound, started_browser, visitor
-from tools.comfyui import ComfyUI
-from tools.console import Failed, guarded, say
-from tools.editor_page import NODE, Editor, Point
-from tools.failures import FAILURES
-from tools.frontends import FrontendNotFound, comfyui_for_browser, use_own_key
-from tools.package import ROOT
-from tools.workflows import EXAMPLES, SAVED, example_photo
+from development.emulator import Emulator
+from development.browser import ChromiumNotFound, started_browser, visitor
+from development.comfyui import ComfyUI
+from development.console import Failed, guarded, say
+from development.editor_page import NODE, Editor, Point
+from development.failures import FAILURES
+from development.frontends import FrontendNotFound, comfyui_for_browser, use_own_key
+from development.package import ROOT
+from development.workflows import EXAMPLES, SAVED, example_photo
 
 DOCS = ROOT / "docs" / "images"
 HELP = ROOT / "web" / "docs" / "images"

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
 
-from emulator import Emulator
-from tools.comfyui import ComfyUI
-from tools.package import ROOT
+from development.emulator import Emulator
+from development.comfyui import ComfyUI
+from development.package import ROOT
 
 # The frontend that ComfyUI's own requirements pin, and the newest, which noxfile.py puts into this folder.
 FRONTENDS = ("pinned", "newest")

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.package import ROOT
-from tools.program import HOST, Program, free_port
+from development.package import ROOT
+from development.program import HOST, Program, free_port
 
 CONFIGURATION = ROOT / "deploy" / "litellm.yaml"
 MASTER_KEY = "sk-gateway-1234567890"

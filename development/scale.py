@@ -22,12 +22,12 @@ from typing import Any
 
 from PIL import Image
 
-from emulator import Emulator, Fault
-from tools.comfyui import ComfyUI, problem
-from tools.console import Failed, guarded, say
-from tools.gateway import MASTER_KEY, Gateway, Upstream, weights
-from tools.program import local_request
-from tools.workflows import Workflow, example_photo, inpainting, text_to_image
+from development.emulator import Emulator, Fault
+from development.comfyui import ComfyUI, problem
+from development.console import Failed, guarded, say
+from development.gateway import MASTER_KEY, Gateway, Upstream, weights
+from development.program import local_request
+from development.workflows import Workflow, example_photo, inpainting, text_to_image
 
 SIZES = ("256x256", "512x512", "1024x1024")
 PHOTO = "photo.png"
@@ -86,7 +86,7 @@ Check = Callable[[Scene], str]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.scale", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m development.scale", description=__doc__)
     parser.add_argument(
         *("--litellm-python", "-p"),
         type=Path,

@@ -11,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.package import ALIAS, DEVELOPMENT_SCRIPTS, ROOT, modules
+from development.package import ALIAS, DEVELOPMENT_SCRIPTS, ROOT, modules
 
-FOLDERS = ("emulator", "tools", "tests")
+FOLDERS = ("development", "tests")
 PLATFORMS = ("linux", "win32", "darwin")  # what this machine is not is at least read with its eyes
 
 

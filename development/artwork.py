@@ -1,4 +1,4 @@
-"""`python -m tools.artwork`: the icon and the banner for the registry, in the shapes that it asks for.
+"""`python -m development.artwork`: the icon and the banner for the registry, in the shapes that it asks for.
 
 A node with a picture in it, which the emulator's painter draws. Its words are set in Pillow's own font.
 """
@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-from emulator.scenery import draw_scene
-from tools.package import ROOT
+from development.emulator.scenery import draw_scene
+from development.package import ROOT
 
 FOLDER = ROOT / "docs" / "images"
 ICON_PX = (400, 400)

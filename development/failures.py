@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emulator import Emulator, Fault
-from tools.comfyui import ComfyUI
-from tools.workflows import EXAMPLES, SAVED
+from development.emulator import Emulator, Fault
+from development.comfyui import ComfyUI
+from development.workflows import EXAMPLES, SAVED
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import contextlib
 import sys
 import time
 
-from tools.console import Failed, guarded, say
-from tools.demo import OUTPUT, PHOTO, started
-from tools.package import ROOT
-from tools.program import free_port
-from tools.workflows import example_photo
+from development.console import Failed, guarded, say
+from development.demo import OUTPUT, PHOTO, started
+from development.package import ROOT
+from development.program import free_port
+from development.workflows import example_photo
 
 USUAL_PORT = 8188
 

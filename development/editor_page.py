@@ -16,8 +16,8 @@ from typing import Any
 from playwright.sync_api import FloatRect, Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
-from tools.browser import WINDOW
-from tools.editor_scripts import ANIMATIONS_DONE, FRAME, LOADED_PICTURES, PLACES, TOP_OF
+from development.browser import WINDOW
+from development.editor_scripts import ANIMATIONS_DONE, FRAME, LOADED_PICTURES, PLACES, TOP_OF
 
 PACKAGE = "comfyui-openai-dalle2"
 NODE = "OpenAIDalle2"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from PIL import features
 
-from tools.bench.growth import Curve, Point
-from tools.bench.table import Bench, Row
-from tools.comfyui_source import comfyui_copy
+from development.bench.growth import Curve, Point
+from development.bench.table import Bench, Row
+from development.comfyui_source import comfyui_copy
 
 BUSY_LOAD = 0.5
 
@@ -26,7 +26,7 @@ Made by `python dev.py bench{options}`. The numbers are those of one machine and
   with its own node and one with this package, against the same emulator.
 - Both sides take turns, and a ratio is the median of the ratios of the rounds.
 - Memory is what a step takes at the most beyond what was there before it, measured in a process of its own.
-- The pictures are the same on every machine: `tools/bench/pictures.py` makes them.
+- The pictures are the same on every machine: `development/bench/pictures.py` makes them.
 
 ![How many times as fast](chart.svg)
 """

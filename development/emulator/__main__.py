@@ -1,4 +1,4 @@
-"""`python -m emulator`: the emulator on its own, until Ctrl-C."""
+"""`python -m development.emulator`: the emulator on its own, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m emulator",
+        prog="python -m development.emulator",
         description="A development server that speaks the OpenAI Images API and draws landscapes. "
         "It bills nobody, checks requests strictly, and is not meant for a network.",
     )

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import requests
 
-from tools.comfyui import QueueRefused
-from tools.comfyui_source import ComfyUINotFound
-from tools.program import ProgramFailed
+from development.comfyui import QueueRefused
+from development.comfyui_source import ComfyUINotFound
+from development.program import ProgramFailed
 
 
 class Failed(RuntimeError):
