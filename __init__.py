@@ -1,4 +1,4 @@
-"""ComfyUI's node `OpenAIDalle2`, back at work on the models of today."""
+"""The node `OpenAIDalle2` that ComfyUI removed, on the models of today."""
 
 from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 

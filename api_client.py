@@ -1,14 +1,7 @@
 """One synchronous client for the OpenAI Images API: POST, wait, download.
 
-Its promises: a key goes to its own host only; an answer is read within limits of bytes and time; a billed request is
-sent again only when it cannot have arrived; whatever fails ends in one of the errors of `errors.py`:
-
-    ImagesApiError
-    |-- ConnectionFailed      not reached, or the answer was lost
-    |     '-- TimedOut        the same, by waiting too long
-    |-- StatusError           an error status: status_code, condition, detail, request_id
-    |-- UnusableAnswer        answered, but with no picture that can be used
-    '-- CallCancelled         not sent (again), because nobody waits for it any more
+Its promises: a key goes to its own host only; a response is read within limits of bytes and time; a billed request is
+sent again only when it cannot have arrived; whatever fails ends in one of the errors of `errors`.
 """
 
 from __future__ import annotations
@@ -16,30 +9,40 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 from urllib.parse import quote
 
 import requests
 from requests.auth import AuthBase
 
-from .addresses import as_sent, is_relative, joined, origin, refuse_private, strange_address
-from .errors import CHARGED, CONDITIONS, DOWNLOADS, Condition, StatusError, UnusableAnswer, request_id_line
-from .models import ErrorDetail, ImageRequest, ImagesResponse, ModelEntry, ModelList, Picture
-from .retry import Retrier
-from .transport import Link, read, read_some
+from .backends import Backend
+from .errors import (
+    DOWNLOAD_CASES,
+    Charge,
+    StatusCase,
+    StatusError,
+    UnusableAnswer,
+    request_id_line,
+)
+from .models import ErrorDetail, ImageRequest, ImagesResponse, ModelEntry, ModelList, Picture, shortened
+from .net.addresses import as_sent, is_relative, joined, origin, refuse_private, unfetchable_url_message
+from .net.retry import Retrier
+from .net.transport import Reply, Request, Transport
 
-MAX_ANSWER_BYTES = 128 * 2**20  # ten pictures of 9 MiB in base64: an incompressible 1536 x 1536 each
-MAX_ERROR_BYTES = 64 * 2**10  # an error is read only as far as its first sentences
-MAX_DOWNLOAD_BYTES = 32 * 2**20  # one picture: an incompressible RGBA of 2896 x 2896
+MAX_ANSWER_BYTES = 128 * 2**20  # ten images of 9 MiB in base64: an incompressible 1536 x 1536 each
+MAX_DOWNLOAD_BYTES = 32 * 2**20  # one image: an incompressible RGBA of 2896 x 2896
 MAX_LISTING_BYTES = 2 * 2**20  # the longest list of models, of a gateway to everything, has a quarter of that
-DOWNLOAD_READ_TIMEOUT_S = 60.0  # a file that lies ready keeps nobody waiting as a picture does that is being drawn
+DOWNLOAD_READ_TIMEOUT_S = 60.0  # a file that lies ready keeps nobody waiting as an image does that is being made
 LISTING_TIMEOUT_S = 10.0
 MAX_REDIRECTS = 5  # of a download; a POST follows none
 MIN_SECRET_CHARACTERS = 4  # a shorter key would be found in every other word
+MAX_NAME_CHARACTERS = 200  # of a model in a list
 
-# What looks like a key although it is not ours whole: OpenAI repeats the ends of one, with asterisks between.
-SOMEBODYS_KEY = r"\b(?:sk|comfyui)-[\w*.-]{4,}|[\w-]{0,64}\*{3,}[\w*-]{0,64}"
+# What looks like a key although it is not ours: OpenAI repeats the ends of one, with asterisks between.
+ANY_KEY = r"\b(?:sk|comfyui)-[\w*.-]{4,}|[\w-]{0,64}\*{3,}[\w*-]{0,64}"
+
+CHECK_THE_ADDRESS = "Check OPENAI_BASE_URL (it usually ends in /v1)"
 
 
 @dataclass(frozen=True)
@@ -62,165 +65,202 @@ class _Headers(AuthBase):
         return request
 
 
-class ImagesClient:
-    """A client for one server; use it as a context manager.
+NO_KEY = _Headers({})
 
-    `base_url` is what `/images/generations` is appended to; `headers` authorize, `params` go into the query of each
-    call, and `signed_in` says that the headers are a Comfy.org account's. `read_timeout_s` bounds each wait for a byte;
-    an answer must be complete within `connect_timeout_s` + 1.5 x `read_timeout_s` seconds.
+
+class ImagesClient:
+    """A client for one backend; use it as a context manager, from any thread.
+
+    The read timeout of the backend bounds each wait for a byte; a response must be complete within the connect timeout
+    + 1.5 x the read timeout.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        params: Mapping[str, str] | None = None,
-        signed_in: bool = False,
-        connect_timeout_s: float = 10.0,
-        read_timeout_s: float = 600.0,
-        retrier: Retrier | None = None,
-    ) -> None:
-        self._base_url = base_url.rstrip("/")
-        self._origin = origin(as_sent(base_url))
-        self._key = _Headers(headers or {})
-        self._hide = _hider(headers or {})
-        self._params = dict(params or {})
-        self._signed_in = signed_in
+    def __init__(self, backend: Backend, retrier: Retrier | None = None) -> None:
+        self._backend = backend
+        self._origin = origin(as_sent(backend.base_url))
+        self._key = _Headers(backend.headers)
         self._retrier = retrier or Retrier()
-        self._timeout_s = (connect_timeout_s, read_timeout_s)
-        self._download_timeout_s = (connect_timeout_s, min(read_timeout_s, DOWNLOAD_READ_TIMEOUT_S))
-        total_s = connect_timeout_s + 1.5 * read_timeout_s
-        self._api = Link(timeout_s=self._timeout_s, total_s=total_s)
-        self._web = Link(timeout_s=self._download_timeout_s, total_s=total_s, public_only=True)
+        self._transport = Transport()
+        self.hide = secrets_hider(backend.headers)
 
     def __enter__(self) -> ImagesClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._api.close()
-        self._web.close()
+        self._transport.close()
 
     def generate(self, request: ImageRequest) -> Answer:
-        """Pictures from a prompt. Raises ImagesApiError."""
-        return self._post(request, "/images/generations", json=request.fields())
+        """Images from a prompt. Raises ImagesApiError."""
+        return self._post(request, replace(self._request("POST", "/images/generations"), json=request.fields()))
 
     def edit(self, request: ImageRequest, *, image: bytes, mask: bytes, mask_field: str = "mask") -> Answer:
-        """Pictures from a prompt, an image and a mask: PNG files of the same size. Raises ImagesApiError."""
+        """Images from a prompt, an image and a mask: PNG files of the same size. Raises ImagesApiError."""
         files = {"image": ("image.png", image, "image/png"), mask_field: ("mask.png", mask, "image/png")}
-        return self._post(request, "/images/edits", data=request.fields(), files=files)
+        post = replace(self._request("POST", "/images/edits"), data=request.fields(), files=files)
+        return self._post(request, post)
 
     def models(self) -> tuple[ModelEntry, ...]:
-        """The models that the server lists. One try, with short timeouts. Raises ImagesApiError."""
-        connect_s, read_s = (min(limit, LISTING_TIMEOUT_S) for limit in self._timeout_s)
-        timeouts: dict[str, Any] = {"timeout": (connect_s, read_s), "total_s": connect_s + read_s}
-        body, _ = self._exchange("GET", "/models", limit_bytes=MAX_LISTING_BYTES, **timeouts)
+        """The models that the server lists. One try, with short timeouts. Raises ImagesApiError.
+
+        A name that is not one short printable line, or holds a key, is left out: it would be shown to the user.
+        """
+        connect_s, read_s = (min(limit, LISTING_TIMEOUT_S) for limit in self._backend.timeouts_s)
+        request = replace(self._request("GET", "/models"), timeout_s=(connect_s, read_s), total_s=connect_s + read_s)
+        reply = self._transport.exchange(replace(request, limit_bytes=MAX_LISTING_BYTES))
+        if not reply.is_success:
+            raise self._status_error(reply)
+        self._raise_unless_whole(reply, charge=Charge.NO)
         try:
-            return ModelList.model_validate_json(body).data
+            listed = ModelList.model_validate_json(reply.body).data
         except ValueError:
             raise UnusableAnswer("The server's list of models cannot be read.") from None
+        return tuple(entry for entry in listed if self._shown(entry.id, MAX_NAME_CHARACTERS) == entry.id)
 
     def download(self, url: str) -> bytes:
-        """The picture behind a URL of an answer. Raises ImagesApiError.
+        """The image behind a URL of an answer. Raises ImagesApiError.
 
         A relative URL belongs to the API and is fetched with its headers, any other without. It must be of the API's
         own origin, or https on a public host; so must each redirect on the way. Anything transient is retried.
         """
         return self._retrier.run(lambda: self._follow(url), repeatable=True)
 
-    def _post(self, request: ImageRequest, route: str, **body: Any) -> Answer:
-        def send() -> tuple[bytes, Mapping[str, str]]:
-            return self._exchange("POST", route, limit_bytes=MAX_ANSWER_BYTES, billed=True, **body)
+    def _request(self, method: str, route: str) -> Request:
+        connect_s, read_s = self._backend.timeouts_s
+        return Request(
+            method,
+            self._backend.base_url + route,
+            auth=self._key,
+            timeout_s=(connect_s, read_s),
+            total_s=connect_s + 1.5 * read_s,
+            limit_bytes=MAX_ANSWER_BYTES,
+            params=self._backend.params,
+            billed=method == "POST",
+        )
 
-        content, headers = self._retrier.run(send, repeatable=False)
-        pictures = pictures_in(content)
+    def _post(self, request: ImageRequest, post: Request) -> Answer:
+        def send() -> Answer:
+            reply = self._transport.exchange(post)
+            if not reply.is_success:
+                raise self._status_error(reply, prompt=request.prompt)
+            return self._answer(request, reply)
+
+        return self._retrier.run(send, repeatable=False)
+
+    def _answer(self, request: ImageRequest, reply: Reply) -> Answer:
+        pictures = _pictures_in(reply.body)
         if pictures is None:
-            raise UnusableAnswer(self._unreadable(content) + request_id_line(headers))
+            self._raise_unless_whole(reply, charge=Charge.LIKELY)
+            raise self._unreadable(reply)
         if not any(picture.b64_json or picture.url for picture in pictures):
-            what = "The server answered without a picture that could be read. Run again."
-            raise UnusableAnswer(f"{what} {CHARGED}{request_id_line(headers)}")
-        return Answer(request, pictures, _credits(headers))
+            raise UnusableAnswer(
+                "The server responded without an image that could be read. Run again.",
+                charge=Charge.LIKELY,
+                details=[self._id_line(reply)],
+            )
+        return Answer(request, pictures, _credits(reply.headers))
 
-    def _exchange(
-        self, method: str, route: str, *, limit_bytes: int, **options: Any
-    ) -> tuple[bytes, Mapping[str, str]]:
-        url = self._base_url + route
-        with self._api.open(method, url, auth=self._key, params=self._params, **options) as response:
-            if not 200 <= response.status_code < 300:
-                raise self._refusal(response, CONDITIONS)
-            headers = self._readable(response.headers)
-            try:
-                return read(response, limit_bytes), headers
-            except UnusableAnswer as err:
-                charged = f" {CHARGED}" if method == "POST" else ""
-                raise UnusableAnswer(f"{err}{charged}{request_id_line(headers)}") from err
+    def _status_error(
+        self, reply: Reply, rows: tuple[StatusCase, ...] | None = None, *, prompt: str = ""
+    ) -> StatusError:
+        # A body that broke off is read as far as it came.
+        detail = ErrorDetail.parse(bytes(reply.body), self.hide, prompt)
+        headers = {name: self.hide(value) for name, value in reply.headers.items()}
+        return StatusError(reply.status_code, detail, headers=headers, login=self._backend.login, rows=rows)
+
+    def _raise_unless_whole(self, reply: Reply, *, charge: Charge) -> None:
+        """Raise for a response that was not read to its end."""
+        if reply.is_encoded:
+            problem = "The server sent a compressed response, which was not asked for. Configure it to send none."
+        elif reply.is_too_large:
+            problem = (
+                "The server sent a response that is too large to be read. Ask for fewer or smaller images at once."
+            )
+        elif reply.cut_off is not None:
+            raise reply.cut_off
+        else:
+            return
+        raise UnusableAnswer(problem, charge=charge, details=[self._id_line(reply)])
+
+    def _unreadable(self, reply: Reply) -> UnusableAnswer:
+        start = bytes(reply.body[: 2**16]).lstrip()
+        words = ErrorDetail.parse(start, self.hide).message if len(reply.body) <= 2**16 else ""
+        if not start:
+            what = f"nothing at all. {CHECK_THE_ADDRESS}."
+        elif start.startswith(b"<"):
+            what = f"a web page instead of images. {CHECK_THE_ADDRESS} and the network."
+        elif words:
+            what = "words instead of images."
+        else:
+            what = "something that is not a list of images, or only a part of one. Run again later."
+        said = f"The server said: {words}" if words else ""
+        message = f"The server responded with {what}"
+        return UnusableAnswer(message, charge=Charge.LIKELY, details=[said, self._id_line(reply)])
 
     def _follow(self, url: str) -> bytes:
-        """The picture behind a URL, wherever that leads."""
+        """The image behind a URL, wherever that leads."""
         with_key = is_relative(url)
-        address = self._base_url + "/"
+        address = self._backend.base_url + "/"
         for _ in range(1 + MAX_REDIRECTS):
-            address = joined(address, url)
+            address = joined(address, url, self.hide)
             is_ours = origin(address) == self._origin
             if not is_ours:
-                refuse_private(address)
-            content, url = self._fetch(address, is_ours=is_ours, with_key=with_key and is_ours)
+                refuse_private(address, self.hide)
+            reply = self._fetch(address, with_key=with_key and is_ours)
+            if reply.location is None:
+                return bytes(reply.body)
+            url = reply.location
             with_key = False  # where a redirect leads is the server's wish, not the API's
-            if content is not None:
-                return content
-        raise UnusableAnswer(f"The address of a picture redirects more than {MAX_REDIRECTS} times.")
+        raise UnusableAnswer(
+            f"The address of an image redirects more than {MAX_REDIRECTS} times.", charge=Charge.PAID_BEFORE
+        )
 
-    def _fetch(self, address: str, *, is_ours: bool, with_key: bool) -> tuple[bytes | None, str]:
-        """One hop of a download: the picture, or None and where it went."""
-        link = self._api if is_ours else self._web
-        key = self._key if with_key else _Headers({})
-        with link.open("GET", address, auth=key, timeout=self._download_timeout_s) as response:
-            if response.is_redirect:
-                return None, response.headers["location"]
-            if response.status_code == 404 and with_key:
-                raise UnusableAnswer(strange_address(address))
-            if response.status_code != 200:
-                raise self._refusal(response, DOWNLOADS)
-            return read(response, MAX_DOWNLOAD_BYTES), address
+    def _fetch(self, address: str, *, with_key: bool) -> Reply:
+        """One hop of a download: a complete image, or a redirect."""
+        connect_s, read_s = self._backend.timeouts_s
+        reply = self._transport.exchange(
+            Request(
+                "GET",
+                address,
+                auth=self._key if with_key else NO_KEY,
+                timeout_s=(connect_s, min(read_s, DOWNLOAD_READ_TIMEOUT_S)),
+                total_s=connect_s + 1.5 * read_s,
+                limit_bytes=MAX_DOWNLOAD_BYTES,
+            )
+        )
+        if reply.location is not None:
+            return reply
+        if reply.status_code == 404 and with_key:
+            raise UnusableAnswer(unfetchable_url_message(address, self.hide), charge=Charge.PAID_BEFORE)
+        if reply.status_code != 200:
+            raise self._status_error(reply, DOWNLOAD_CASES)
+        self._raise_unless_whole(reply, charge=Charge.PAID_BEFORE)
+        return reply
 
-    def _refusal(self, response: requests.Response, rows: tuple[Condition, ...]) -> StatusError:
-        detail = ErrorDetail.parse(read_some(response, MAX_ERROR_BYTES), self._hide)
-        headers = self._readable(response.headers)
-        return StatusError(response.status_code, detail, headers=headers, signed_in=self._signed_in, rows=rows)
+    def _shown(self, text: str, limit: int) -> str:
+        return shortened(self.hide(text), limit)
 
-    def _readable(self, headers: Mapping[str, str]) -> dict[str, str]:
-        return {name.lower(): self._hide(value) for name, value in headers.items()}
-
-    def _unreadable(self, content: bytes) -> str:
-        start = content[:MAX_ERROR_BYTES].lstrip()
-        words = ErrorDetail.parse(content, self._hide).message if len(content) <= MAX_ERROR_BYTES else ""
-        if not start:
-            what = "nothing at all. Check OPENAI_BASE_URL (it usually ends in /v1)."
-        elif start.startswith(b"<"):
-            what = "a web page instead of pictures. Check OPENAI_BASE_URL (it usually ends in /v1) and the network."
-        elif words:
-            what = "words instead of pictures."
-        else:
-            what = "something that is no list of pictures, or only a part of one. Run again later."
-        said = f"\nThe server said: {words}" if words else ""
-        return f"The server answered with {what} {CHARGED}{said}"
+    def _id_line(self, reply: Reply) -> str:
+        return self.hide(request_id_line(reply.headers))
 
 
-def pictures_in(content: bytes) -> tuple[Picture, ...] | None:
-    """The pictures of an answer, None if it cannot be read. The error would hold the whole answer."""
+def _pictures_in(body: bytes | bytearray) -> tuple[Picture, ...] | None:
+    """The pictures of a response, None if it cannot be read. The error would hold the whole response."""
     try:
-        return ImagesResponse.parse(content).data
+        return ImagesResponse.parse(body).data
     except (ValueError, RecursionError):
         return None
 
 
-def _hider(headers: Mapping[str, str]) -> Callable[[str], str]:
-    """What takes the secrets of these headers out of a text, and other keys too: some servers repeat them."""
-    secrets = (value.rpartition(" ")[2] for value in headers.values())  # what follows "Bearer"
-    parts = {secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS}
-    known = sorted(map(re.escape, parts | {quote(part, safe="") for part in parts}), key=len, reverse=True)
-    pattern = re.compile("|".join([*known, SOMEBODYS_KEY]), re.IGNORECASE)
-    return lambda text: pattern.sub("***", text)
+def secrets_hider(headers: Mapping[str, str]) -> Callable[[str], str]:
+    """A function that takes keys out of a text, those of the headers and others: some servers repeat them."""
+    known: set[str] = set()
+    for value in headers.values():
+        secret = value.rpartition(" ")[2]  # what follows "Bearer"
+        if len(secret) >= MIN_SECRET_CHARACTERS:
+            known |= {re.escape(secret), re.escape(quote(secret, safe=""))}
+    longest_first = sorted(known, key=len, reverse=True)
+    pattern = re.compile("|".join([*longest_first, ANY_KEY]), re.IGNORECASE)
+    return partial(pattern.sub, "***")
 
 
 def _credits(headers: Mapping[str, str]) -> float | None:

@@ -1,52 +1,73 @@
-"""What can go wrong with a call, and what each case tells its reader; `api_client` draws the tree of these errors.
+"""What can go wrong with a call, and what each case tells the user.
 
-Every message says what happened, what to do, whether money was spent, and what the server said. `CONDITIONS` is the
-one table of them for statuses, `DOWNLOADS` the same for pictures that are fetched, `LINK_FAULTS` the one for
-connections. Some sentences are fixed by ComfyUI's frontend, which shows a translated dialog of its own for them.
+    ImagesApiError            charge, is_transient
+    |-- ConnectionFailed      the server was not reached, or its response was lost: sent
+    |     '-- TimedOut        the same, because it took too long
+    |-- StatusError           the server responded with an error status: status_code, case, detail, request_id
+    |-- UnusableAnswer        the server responded, but not with images that can be used
+    '-- CallCancelled         nothing was sent (again), because nobody waits for the result
+
+Every message says what happened, what to do, whether money was spent, and what the server said. `STATUS_CASES` is the
+one table of messages for statuses, `DOWNLOAD_CASES` the same for images that are downloaded, `CONNECTION_CASES` the one
+for connections. A few sentences are fixed by ComfyUI's frontend, which shows a translated dialog of its own for them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from .models import ErrorDetail, shortened
 
 SIGN_IN = "Unauthorized: Please login first to use this node."
 ADD_CREDITS = "Payment Required: Please add credits to your account to use this node."
 
-NOT_CHARGED = "Nothing was charged."
-MAYBE_CHARGED = (
-    "It may have been charged, and is therefore not sent again by itself: look at the usage page of your account."
-)
-# The same where the server's own wish may have had it sent again.
-PERHAPS_CHARGED = "It may have been charged: look at the usage page of your account."
-CHARGED = "It has probably been charged."
-
-# What is kept of an error's headers: others could hold anything, a key that is echoed included.
+# The only headers of an error that are kept: any other could repeat a key.
 USEFUL_HEADERS = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry")
 
 
+class Charge(Enum):
+    """Whether a failed call cost money; the value is the sentence that says so."""
+
+    NO = "Nothing was charged."
+    UNLIKELY = "It was most likely not charged."
+    MAYBE = "You may have been charged: check the usage page of your account before you run again."
+    LIKELY = "It has probably been charged."
+    PAID_BEFORE = ""  # a download: the images are paid for, and whoever catches the error says what becomes of them
+
+
+class Login(Enum):
+    """How a server is told who asks: some messages differ by it."""
+
+    ACCOUNT = auto()  # Comfy.org's
+    KEY = auto()
+    NONE = auto()
+
+
 class ImagesApiError(Exception):
-    """Base of everything that this client raises."""
+    """Base of everything that goes wrong between this package and a server.
 
-    # The editor shows an error's module before its message, and ComfyUI imports this package by its whole path.
-    __module__ = "OpenAIDalle2"
+    `charge` says whether money was spent, `is_transient` whether the same request may succeed later.
+    """
 
-    def __init_subclass__(cls) -> None:
-        cls.__module__ = ImagesApiError.__module__
+    def __init__(
+        self, message: str, *, charge: Charge = Charge.NO, is_transient: bool = False, details: Iterable[str] = ()
+    ) -> None:
+        """`details` are lines that follow the message and the sentence about money."""
+        sentence = f"{message} {charge.value}".strip()
+        super().__init__("\n".join([sentence, *filter(None, details)]))
+        self.charge = charge
+        self.is_transient = is_transient
 
 
 class ConnectionFailed(ImagesApiError):
-    """The server was not reached, or its answer was lost.
+    """The server was not reached, or its response was lost; `sent` says whether it may have received the request."""
 
-    Attributes: `sent`, whether it may have received the request, and `worth_a_retry`, whether another try could help.
-    """
-
-    def __init__(self, message: str, *, sent: bool, worth_a_retry: bool = True) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, sent: bool, charge: Charge = Charge.NO, is_transient: bool = True) -> None:
+        super().__init__(message, charge=charge, is_transient=is_transient)
         self.sent = sent
-        self.worth_a_retry = worth_a_retry
 
 
 class TimedOut(ConnectionFailed):
@@ -54,18 +75,19 @@ class TimedOut(ConnectionFailed):
 
 
 class UnusableAnswer(ImagesApiError):
-    """The server answered 2xx with something that is no picture."""
+    """The server responded with a success status, but not with images that can be used."""
 
 
 class CallCancelled(ImagesApiError):
-    """The request was not sent (again): the user cancelled, or another picture of the batch failed."""
+    """The request was not sent (again): the user cancelled, or another image of the batch failed."""
 
 
 class StatusError(ImagesApiError):
-    """The server answered with an error status.
+    """The server responded with an error status.
 
-    Attributes: `status_code`, `condition` (the row of `rows` that fits), `detail` (the server's own words, cut short)
-    and `headers` (those of `USEFUL_HEADERS`, names in lower case).
+    `case` is the kind of problem, `detail` what the server said (cut short), `headers` those of `USEFUL_HEADERS` with
+    names in lower case. Whoever knows more may set `note`, one more sentence for the user, and `wait_s`, the seconds
+    that the server wants them to wait.
     """
 
     def __init__(
@@ -74,271 +96,361 @@ class StatusError(ImagesApiError):
         detail: ErrorDetail,
         *,
         headers: Mapping[str, str] | None = None,
-        signed_in: bool = False,
-        rows: tuple[Condition, ...] | None = None,
-        note: str = "",
+        login: Login = Login.KEY,
+        rows: tuple[StatusCase, ...] | None = None,
     ) -> None:
+        """`rows` is the table to look the case up in."""
+        self._row = matching_case(status_code, detail, rows or STATUS_CASES)
+        super().__init__(self._row.says, charge=self._row.charge, is_transient=self._row.is_transient)
+        lower = {name.lower(): value for name, value in (headers or {}).items()}
+        self.headers = {name: lower[name] for name in USEFUL_HEADERS if name in lower}
         self.status_code = status_code
+        self.case = self._row.case
         self.detail = detail
-        given = {name.lower(): value for name, value in (headers or {}).items()}
-        self.headers = {name: given[name] for name in USEFUL_HEADERS if name in given}
-        self.condition = classify(status_code, detail, rows or CONDITIONS)
-        self._rows = rows
-        self._signed_in = signed_in
-        super().__init__(self._message(note))
+        self.note = ""
+        self.wait_s: float | None = None
+        self._login = login
 
     @property
     def request_id(self) -> str:
-        """What names the request in the server's own log, "" where it gave nothing."""
+        """The name of the request in the server's own log, "" where it gave none."""
         return shortened(self.headers.get("x-request-id", ""), 80)
 
-    def with_note(self, note: str) -> StatusError:
-        """The same error with a sentence more."""
-        return StatusError(
-            self.status_code,
-            self.detail,
-            headers=self.headers,
-            signed_in=self._signed_in,
-            rows=self._rows,
-            note=note,
-        )
-
-    def _message(self, note: str) -> str:
-        row = self.condition
-        if self._signed_in and row.account_says == ADD_CREDITS:
-            return ADD_CREDITS  # the frontend knows it only when nothing else is there
-        says = row.account_says if self._signed_in and row.account_says else row.says
-        words = f"\nThe server said: {self.detail.message}" if self.detail.message else ""
-        parts = [says.format(status=self.status_code), note, row.charged]
-        return " ".join(filter(None, parts)) + words + request_id_line(self.headers)
+    def __str__(self) -> str:
+        row = self._row
+        says = row.says
+        if self._login is Login.ACCOUNT:
+            says = row.account_says or row.says
+        if self._login is Login.NONE:
+            says = row.keyless_says or row.says
+        if says == ADD_CREDITS:
+            return says  # the frontend knows this sentence only when nothing else stands beside it
+        when = row.when if self.wait_s is None else f"in {duration(self.wait_s)}"
+        sentences = [says.format(status=self.status_code, when=when), self.note, row.charge.value]
+        said = f"The server said: {self.detail.message}" if self.detail.message else ""
+        lines = [" ".join(filter(None, sentences)), said, request_id_line(self.headers)]
+        return "\n".join(filter(None, lines))
 
 
 def request_id_line(headers: Mapping[str, str]) -> str:
-    """The last line of a message, for whoever asks the server's operator about it."""
+    """The last line of a message, for whoever asks the server's operator about it; "" without an id."""
     value = shortened(headers.get("x-request-id", ""), 80)
-    return f"\nRequest id: {value}" if value else ""
+    return f"Request id: {value}" if value else ""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them: "40 seconds", "10 minutes", "3 hours"."""
+    for unit, length_s in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        if seconds >= 2 * length_s:
+            return f"{math.ceil(seconds / length_s)} {unit}s"
+    return "a second"
+
+
+class Case(Enum):
+    """The kinds of problem that an error status can stand for."""
+
+    MODERATION = auto()
+    QUOTA = auto()
+    BILLING_LIMIT = auto()
+    MODEL = auto()
+    VERIFICATION = auto()
+    KEY = auto()
+    CREDITS = auto()
+    FORBIDDEN = auto()
+    ROUTE = auto()
+    PROXY_LOGIN = auto()
+    TOO_LARGE = auto()
+    RATE = auto()
+    LOST = auto()
+    BUSY = auto()
+    SERVER = auto()
+    REDIRECT = auto()
+    REFUSED = auto()
+    UNEXPECTED = auto()
+    GONE = auto()
 
 
 @dataclass(frozen=True)
-class Condition:
-    """One row: which answers it covers and what it tells the user.
+class StatusCase:
+    """One row: which responses it covers and what it tells the user.
 
-    An answer fits when its status is among `statuses` (empty: any) and, where `words` are given, one of them is in its
-    code, type, field ("param=NAME ") or message, in lower case. `account_says` is what a signed-in Comfy.org account is
-    told instead, where the frontend has a dialog for it.
+    A row covers the `statuses` it names (none: any status). Where it names `codes` or `words`, one of the codes must be
+    the response's code or type, or one of the words must stand in its message (all in lower case). `account_says` is
+    for a Comfy.org account, where the frontend has a dialog for it, `keyless_says` for a request without a key. `when`
+    fills `{when}` in `says` unless the server said how long to wait.
     """
 
-    name: str
+    case: Case
     says: str
     statuses: frozenset[int] = frozenset()
+    codes: frozenset[str] = frozenset()
     words: tuple[str, ...] = ()
-    worth_a_retry: bool = False
+    is_transient: bool = False
     account_says: str = ""
-    charged: str = NOT_CHARGED
+    keyless_says: str = ""
+    charge: Charge = Charge.NO
+    when: str = ""
 
-    def covers(self, status: int, text: str) -> bool:
-        """Whether an answer with this status and these (lower-case) words belongs to the row."""
-        return (not self.statuses or status in self.statuses) and (
-            not self.words or any(word in text for word in self.words)
-        )
+    def covers_status(self, status: int) -> bool:
+        """Whether a response with this status can belong to the row at all."""
+        return not self.statuses or status in self.statuses
+
+    def covers_text(self, text: str) -> bool:
+        """Whether these lower-case words of a server belong to the row."""
+        if self.words:
+            return any(word in text for word in self.words)
+        return not self.codes
 
 
 def _statuses(*codes: int | range) -> frozenset[int]:
-    spans: Iterable[Iterable[int]] = ([code] if isinstance(code, int) else code for code in codes)
-    return frozenset(code for span in spans for code in span)
+    found: set[int] = set()
+    for code in codes:
+        found.update([code] if isinstance(code, int) else code)
+    return frozenset(found)
 
 
 _NO_SUCH_MODEL = (
     "The server does not have the model that was asked for, or keeps it from this account. Set DALLE2_MODEL to a model "
-    "that it has (at Azure: the name of your deployment), or to auto."
+    "that it has (at Azure: the name of your deployment)."
 )
-
-_LOST = "The gateway lost the answer of the server behind it (status {status}). Run again later."
 
 _KEY_REFUSED = (
-    "The server did not accept the key. Check OPENAI_API_KEY (in the environment, or in the file .env of this "
-    "node's folder): it must be whole, still valid, and made for this server."
+    "The server did not accept the key. Check OPENAI_API_KEY (in the environment, in the file .env of this node's "
+    "folder, or in the settings): it must be complete, still valid, and made for this server."
 )
+_KEY_WANTED = "The server wants a key. Set OPENAI_API_KEY to a key that was made for this server."
 
-CONDITIONS: tuple[Condition, ...] = (
-    Condition(
-        "moderation",
-        "Your request was flagged by our content moderation system: the server refused this prompt or picture. "
-        "Change the wording or the picture and run again.",
+_LOST = "The gateway lost the response of the server behind it (status {status}). Run again later."
+
+# The rows are read from top to bottom, first by code, then by words and status; the first that fits counts.
+STATUS_CASES: tuple[StatusCase, ...] = (
+    StatusCase(
+        Case.MODERATION,
+        "Your request was flagged by our content moderation system: the server refused this prompt or image. Change "
+        "the wording or the image and run again.",
+        codes=frozenset({"moderation_blocked", "content_policy_violation", "contentfilter", "content_filter"}),
         words=("moderation_blocked", "content_policy_violation", "contentfilter", "content_filter", "safety system"),
     ),
-    Condition(
-        "quota",
-        "The account behind this key has used up what it paid for. Add credit on the billing page of the account, or "
-        "put another key into OPENAI_API_KEY.",
+    StatusCase(
+        Case.QUOTA,
+        "The account behind this key is out of credit. Add credit on the billing page of the account, or use another "
+        "key in OPENAI_API_KEY.",
+        codes=frozenset({"insufficient_quota"}),
         words=("insufficient_quota", "exceeded your current quota"),
         account_says=ADD_CREDITS,
     ),
-    Condition(
-        "billing_limit",
+    StatusCase(
+        Case.BILLING_LIMIT,
         "The account behind this key has reached its spending limit. Raise the limit on the billing page of the "
         "account.",
+        codes=frozenset({"billing_hard_limit_reached"}),
         words=("billing_hard_limit_reached", "billing hard limit"),
         account_says=ADD_CREDITS,
     ),
-    Condition(
-        "model",
+    StatusCase(
+        Case.MODEL,
         _NO_SUCH_MODEL,
-        statuses=_statuses(400, 401, 403, 404, 410, 422),
+        statuses=_statuses(range(400, 600)),
+        codes=frozenset(
+            {"model_not_found", "model_not_supported", "deploymentnotfound", "model_not_exist"}
+            | {"key_model_access_denied", "team_model_access_denied", "model_access_denied"}
+        ),
         words=(
             "model_not_found",
             "model_access_denied",  # of a key at a LiteLLM proxy, or of its team
             "invalid model name",
             "unknown model",
             "model mismatch",
-            "deploymentnotfound",
-            "model_not_exist",
+            "model field required",  # Xinference, as status 500
         ),
     ),
-    Condition("model", _NO_SUCH_MODEL, statuses=_statuses(400, 404, 410), words=("does not exist", "model not found")),
-    # "Invalid value: 'dall-e-2'. Supported values are: ...", about the field `model`.
-    Condition("model", _NO_SUCH_MODEL, statuses=_statuses(400, 422), words=("param=model ",)),
-    Condition(
-        "verification",
+    StatusCase(
+        Case.MODEL, _NO_SUCH_MODEL, statuses=_statuses(400, 404, 410), words=("does not exist", "model not found")
+    ),
+    StatusCase(
+        Case.VERIFICATION,
         "OpenAI wants the organization of this key to be verified before it may use this model. Verify it in the "
         "organization settings of the OpenAI account, or set DALLE2_MODEL to a model that needs no verification.",
         statuses=_statuses(403),
         words=("must be verified", "verify organization"),
     ),
-    Condition(
-        "key",
-        _KEY_REFUSED,
-        statuses=_statuses(401),
-        account_says=SIGN_IN,
-    ),
+    StatusCase(Case.KEY, _KEY_REFUSED, statuses=_statuses(401), account_says=SIGN_IN, keyless_says=_KEY_WANTED),
     # LiteLLM without a database: it would look an unknown key up there.
-    Condition("key", _KEY_REFUSED, statuses=_statuses(400), words=("no_db_connection",)),
-    Condition(
-        "credits",
+    StatusCase(
+        Case.KEY,
+        _KEY_REFUSED,
+        statuses=_statuses(400),
+        codes=frozenset({"no_db_connection"}),
+        words=("no_db_connection",),
+        keyless_says=_KEY_WANTED,
+    ),
+    StatusCase(
+        Case.CREDITS,
         "The server wants to be paid first. Add credit to the account behind OPENAI_API_KEY.",
         statuses=_statuses(402),
         account_says=ADD_CREDITS,
     ),
-    Condition(
-        "forbidden",
+    StatusCase(
+        Case.FORBIDDEN,
         "The server does not allow this account to do that. Check what the key may do, its project and its region.",
         statuses=_statuses(403),
     ),
-    Condition(
-        "route",
+    StatusCase(
+        Case.ROUTE,
         "The server cannot do this at the address that was used (status {status}). Check OPENAI_BASE_URL (it usually "
-        "ends in /v1), and whether this server can edit pictures at all: some can only draw new ones.",
+        "ends in /v1), and whether this server can edit images at all: some can only make new ones.",
         statuses=_statuses(404, 405),
     ),
-    Condition(
-        "proxy_login",
+    StatusCase(
+        Case.PROXY_LOGIN,
         "The network's proxy wants a user name and password. Set HTTPS_PROXY to http://NAME:PASSWORD@HOST:PORT.",
         statuses=_statuses(407),
     ),
-    Condition(
-        "too_large",
-        "The server says that the picture is too large. Scale the image down before this node.",
+    StatusCase(
+        Case.TOO_LARGE,
+        "The server says that the image is too large. Scale it down before this node.",
         statuses=_statuses(413),
     ),
-    Condition(
-        "rate",
-        "Rate Limit Exceeded: the server wants fewer requests. Wait a minute, then run again.",
+    StatusCase(
+        Case.RATE,
+        "Rate Limit Exceeded: the server wants fewer requests. Run again {when}.",
         statuses=_statuses(429),
-        worth_a_retry=True,
+        is_transient=True,
+        when="in a minute",
     ),
-    # A gateway that lost what its upstream answered: that may have been billed, so it is no plain server error.
-    Condition(
-        "lost",
+    # The server behind a gateway may have finished, and been paid: RFC 9110, section 15.6.5, about 504; LiteLLM's words
+    # for it; Cloudflare's numbers (520, 524).
+    StatusCase(Case.LOST, _LOST, statuses=_statuses(504, 520, 524), charge=Charge.MAYBE),
+    StatusCase(
+        Case.LOST,
         _LOST,
-        statuses=_statuses(408, 500, 502, 504),
+        statuses=_statuses(408, 500, 502),
         words=("apiconnectionerror", "litellm.timeout"),
-        charged=MAYBE_CHARGED,
+        charge=Charge.MAYBE,
     ),
-    # Cloudflare's numbers for the same: the server behind it answered nonsense, or too late.
-    Condition("lost", _LOST, statuses=_statuses(520, 524), charged=MAYBE_CHARGED),
-    Condition(
-        "busy",
-        "The server was too busy for this request (status {status}). Run again in a moment.",
+    StatusCase(
+        Case.BUSY,
+        "The server was too busy for this request (status {status}). Run again {when}.",
         statuses=_statuses(408, 409),
-        worth_a_retry=True,
+        is_transient=True,
+        when="in a moment",
     ),
-    Condition(
-        "server",
-        "The server failed (status {status}). Run again later; if that does not help, look at the server's status page "
-        "or log.",
-        statuses=_statuses(500, 502, 503, 504),
-        worth_a_retry=True,
-        charged="It was most likely not charged.",
+    StatusCase(
+        Case.SERVER,
+        "The server failed (status {status}). Run again {when}; if that does not help, look at the server's status "
+        "page or log.",
+        statuses=_statuses(500, 502, 503),
+        is_transient=True,
+        charge=Charge.UNLIKELY,
+        when="later",
     ),
-    Condition(
-        "redirect",
+    StatusCase(
+        Case.REDIRECT,
         "The server sent the request elsewhere (status {status}), which is not followed, to keep the key on its own "
         "host. Put the final address into OPENAI_BASE_URL.",
         statuses=_statuses(range(300, 400)),
     ),
-    Condition(
-        "refused",
-        "The server refused the request (status {status}). Change what it complains of, and run again.",
+    StatusCase(
+        Case.REFUSED,
+        "The server refused the request (status {status}). Change what it complains about, and run again.",
         statuses=_statuses(range(400, 500)),
     ),
-    Condition(
-        "unexpected",
+    StatusCase(
+        Case.UNEXPECTED,
         "The server, or something on the way to it, failed in an unusual way (status {status}). Run again later.",
-        charged=PERHAPS_CHARGED,
+        charge=Charge.MAYBE,
     ),
 )
 
-# A picture that is fetched is paid for already: the caller says what becomes of it.
-DOWNLOADS: tuple[Condition, ...] = (
-    Condition(
-        "rate",
-        "The host of the pictures wants fewer requests (status {status}).",
+DOWNLOAD_CASES: tuple[StatusCase, ...] = (
+    StatusCase(
+        Case.RATE,
+        "The host of the images wants fewer requests (status {status}).",
         statuses=_statuses(429),
-        worth_a_retry=True,
-        charged="",
+        is_transient=True,
+        charge=Charge.PAID_BEFORE,
     ),
-    Condition(
-        "server",
-        "The host of the pictures failed (status {status}).",
+    StatusCase(
+        Case.SERVER,
+        "The host of the images failed (status {status}).",
         statuses=_statuses(408, 409, 425, range(500, 600)),
-        worth_a_retry=True,
-        charged="",
+        is_transient=True,
+        charge=Charge.PAID_BEFORE,
     ),
-    Condition(
-        "gone",
-        "The picture is not there, or its address has expired (status {status}).",
+    StatusCase(
+        Case.GONE,
+        "The image is not there, or its address has expired (status {status}).",
         statuses=_statuses(401, 403, 404, 410),
-        charged="",
+        charge=Charge.PAID_BEFORE,
     ),
-    Condition("refused", "The host of the pictures did not hand it out (status {status}).", charged=""),
+    StatusCase(
+        Case.REFUSED,
+        "The host of the images did not hand one out (status {status}).",
+        charge=Charge.PAID_BEFORE,
+    ),
 )
 
 
-def classify(status: int, detail: ErrorDetail, rows: tuple[Condition, ...] = CONDITIONS) -> Condition:
-    """The first of the rows that covers an answer; the last row covers any."""
-    text = f"{detail.code} {detail.type} param={detail.param} {detail.message}".lower()
-    return next(row for row in rows if row.covers(status, text))
+def matching_case(status: int, detail: ErrorDetail, rows: tuple[StatusCase, ...] = STATUS_CASES) -> StatusCase:
+    """The first row that covers a response: by its code, or else by its words; the last row covers any.
 
-
-LINK_FAULTS: dict[str, str] = {
-    "dns": "The name {host} could not be found. Check the spelling of the address and the internet connection.",
-    "refused": "Nothing answers at {host}. Check that the server is running and that its address is right.",
-    "connect_timeout": "{host} accepted no connection in time. Check the network, or raise DALLE2_CONNECT_TIMEOUT_S.",
-    "tls": "The secure connection to {host} failed. Check this computer's clock, whether the address should begin with "
-    "https, and, in a company's network, whether REQUESTS_CA_BUNDLE names the company's certificates.",
-    "proxy": "The network's proxy did not let the request through to {host}. Check HTTPS_PROXY, HTTP_PROXY and "
-    "NO_PROXY.",
-    "read_timeout": "{host} did not answer in time. Raise DALLE2_READ_TIMEOUT_S if its pictures take longer.",
-    "total_timeout": "{host} answered so slowly that the whole answer took too long. Try again later.",
-    "dropped": "The connection to {host} broke before the answer was complete. Check the network.",
-}
-
-
-def link_fault(kind: str, host: str, *, sent: bool, billed: bool) -> ConnectionFailed:
-    """The error for a connection to `host` that failed in one of the ways of `LINK_FAULTS`.
-
-    `sent`: whether the server may have got the request; `billed`: whether that would cost anything.
+    A field that the server names counts before its words: a complaint about `model` is about a missing model.
     """
-    money = (MAYBE_CHARGED if sent else NOT_CHARGED) if billed else ""
-    error = TimedOut if kind.endswith("timeout") else ConnectionFailed
-    return error(f"{LINK_FAULTS[kind].format(host=host)} {money}".strip(), sent=sent, worth_a_retry=kind != "tls")
+    possible = [row for row in rows if row.covers_status(status)]
+    codes = {detail.code.lower(), detail.type.lower()}
+    is_about_model = detail.param == "model" and status in (400, 422)
+    for row in possible:
+        if row.codes & codes or (is_about_model and row.case is Case.MODEL):
+            return row
+    text = detail.message.lower()
+    return next(row for row in possible if row.covers_text(text))
+
+
+@dataclass(frozen=True)
+class ConnectionCase:
+    """One row of `CONNECTION_CASES`: what it tells the user, with which class, and whether to try again."""
+
+    says: str
+    error: type[ConnectionFailed] = ConnectionFailed
+    is_transient: bool = True
+
+
+class Connection(Enum):
+    """The ways in which a connection fails, and what each tells the user about `{host}`."""
+
+    NAME = ConnectionCase(
+        "The name {host} could not be found. Check the spelling of the address and the internet connection."
+    )
+    REFUSED = ConnectionCase(
+        "Nothing responds at {host}. Check that the server is running and that its address is right."
+    )
+    CONNECT_TIMEOUT = ConnectionCase(
+        "{host} accepted no connection in time. Check the network, or raise DALLE2_CONNECT_TIMEOUT_S.", TimedOut
+    )
+    TLS = ConnectionCase(
+        "The secure connection to {host} failed. Check this computer's clock, whether the address should begin with "
+        "https, and, in a company's network, whether REQUESTS_CA_BUNDLE names the company's certificates.",
+        is_transient=False,
+    )
+    PROXY = ConnectionCase(
+        "The network's proxy did not let the request through to {host}. Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
+    )
+    READ_TIMEOUT = ConnectionCase(
+        "{host} did not respond in time. Raise DALLE2_READ_TIMEOUT_S if its images take longer.", TimedOut
+    )
+    TOTAL_TIMEOUT = ConnectionCase(
+        "{host} responded so slowly that the whole response took too long. Try again later.", TimedOut
+    )
+    DROPPED = ConnectionCase("The connection to {host} broke before the response was complete. Check the network.")
+
+
+def connection_error(kind: Connection, host: str, *, sent: bool, billed: bool) -> ConnectionFailed:
+    """The error for a connection to `host` that failed.
+
+    `sent`: whether the server may have received the request; `billed`: whether that would cost anything.
+    """
+    row = kind.value
+    charge = Charge.PAID_BEFORE
+    if billed:
+        charge = Charge.MAYBE if sent else Charge.NO
+    return row.error(row.says.format(host=host), sent=sent, charge=charge, is_transient=row.is_transient)

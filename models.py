@@ -1,4 +1,4 @@
-"""The wire of the OpenAI Images API: requests, answers and error bodies.
+"""The wire of the OpenAI Images API: requests, responses and error bodies. (The image models are in `backends`.)
 
 Everything that crosses HTTP is one of these frozen pydantic models; nothing here does I/O or reads the environment.
 """
@@ -13,15 +13,18 @@ from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 MAX_DETAIL_CHARACTERS = 400  # of a server's own words in our messages: enough for a sentence, too little for a page
-MAX_COMMAS = 20_000  # of an answer: its pictures need a few, and millions would unfold to gigabytes of objects
+# Of a response. Its images need a few, and a prompt that is repeated with each has 32,000 characters at most; millions
+# of them would unfold to gigabytes of objects.
+MAX_COMMAS = 500_000
 
 
 class Wire(BaseModel):
     """What all wire types share: immutable, and tolerant of fields that a server adds."""
 
-    # Hidden input: a server may repeat our key in an answer that does not validate.
+    # Hidden input: a server may repeat our key in a response that does not validate.
     model_config = ConfigDict(frozen=True, extra="ignore", val_json_bytes="base64", hide_input_in_errors=True)
 
 
@@ -33,67 +36,74 @@ class ImageRequest(Wire):
     n: int
     size: str
     quality: str | None = None
+    style: str | None = None
     response_format: str | None = None
 
     def fields(self) -> dict[str, str | int]:
         """The fields to send: never a null, which some servers refuse."""
         return self.model_dump(exclude_none=True)
 
-    def without(self, field: str) -> ImageRequest:
-        """The same request less one optional field."""
-        return self.model_copy(update={field: None})
+    def replacing(self, field: str, value: str | None) -> ImageRequest:
+        """The same request with another value in one optional field; None leaves the field out."""
+        return self.model_copy(update={field: value})
 
 
 class Picture(Wire):
-    """One picture of an answer: its bytes, or where to download it."""
+    """One image of a response: its bytes, or where to download it."""
 
     b64_json: bytes | None = Field(default=None, repr=False)
     url: str | None = None
 
 
 class ImagesResponse(Wire):
-    """The body of a successful answer."""
+    """The body of a successful response."""
 
     data: tuple[Picture, ...]
 
     @classmethod
-    def parse(cls, body: bytes) -> ImagesResponse:
-        """Read an answer's JSON, decoding base64 while parsing.
+    def parse(cls, body: bytes | bytearray) -> ImagesResponse:
+        """Read a response's JSON, decoding base64 while parsing.
 
-        Wrapped base64 and `data:` URLs, which that fast path does not know, take a second, lenient one. There a picture
-        that is broken comes out empty, and does not cost the user the others.
+        Wrapped base64 and `data:` URLs, which that fast path does not know, take a second, lenient one. There a broken
+        image comes out empty, and does not cost the user the others.
         Raises ValueError (pydantic's ValidationError is one) or RecursionError for anything else.
         """
         if body.count(b",") > MAX_COMMAS:
-            raise ValueError("there is more in it than pictures")
+            raise ValueError("there is more in it than images")
         try:
             answer = cls.model_validate_json(body)
         except ValidationError:
-            return cls.model_validate(_with_decoded_pictures(json.loads(body)))
+            return cls._parse_leniently(body)
         if any(_is_inline(picture.url) for picture in answer.data):
-            return cls.model_validate(_with_decoded_pictures(json.loads(body)))
+            return cls._parse_leniently(body)
         return answer
 
+    @classmethod
+    def _parse_leniently(cls, body: bytes | bytearray) -> ImagesResponse:
+        # Pydantic's parser: json.loads takes seconds for a long text with escapes, and stops every thread meanwhile.
+        answer = from_json(body, cache_strings=False)
+        items = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(items, list):
+            raise ValueError("it has no list of images")
+        return cls(data=tuple(_picture(item) for item in items if isinstance(item, dict)))
 
-def _with_decoded_pictures(answer: Any) -> Any:
-    if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
-        return answer
-    return {"data": [_decoded(item) for item in answer["data"] if isinstance(item, dict)]}
 
-
-def _decoded(item: dict[str, Any]) -> dict[str, Any]:
+def _picture(item: dict[str, Any]) -> Picture:
+    """One item of `data`, whatever is wrong with it."""
     encoded, url = item.get("b64_json"), item.get("url")
     if not isinstance(url, str):
         url = None
     if not encoded and _is_inline(url):
         encoded, url = url, None
     if not encoded or not isinstance(encoded, str):
-        return {"url": url}
+        return Picture(url=url)
     try:
-        packed = re.sub(r"\s", "", encoded.rpartition(",")[2])
-        return {"b64_json": base64.b64decode(packed, validate=True)}
-    except ValueError:  # binascii.Error is one; so is what text outside of ASCII raises
-        return {"url": url}
+        # What precedes a comma is the head of a data: URL. `translate` drops white space without holding up other
+        # threads for long, as a regular expression would.
+        packed = encoded.rpartition(",")[2].encode("ascii").translate(None, b" \t\r\n")
+        return Picture(b64_json=base64.b64decode(packed, validate=True))
+    except ValueError:  # binascii.Error is one, and UnicodeEncodeError
+        return Picture(url=url)
 
 
 def _is_inline(url: object) -> bool:
@@ -101,11 +111,13 @@ def _is_inline(url: object) -> bool:
 
 
 class ModelEntry(Wire):
-    """One line of `GET models`."""
+    """One line of `GET models`; the last two fields are what Xinference and museq say about the kind of a model."""
 
     id: str
     created: float | None = None
     owned_by: str | None = None
+    model_type: str | None = None
+    modality: str | None = None
 
 
 class ModelList(Wire):
@@ -123,9 +135,11 @@ class ErrorDetail(Wire):
     param: str = ""
 
     @classmethod
-    def parse(cls, body: bytes, hide: Callable[[str], str] = str) -> ErrorDetail:
-        """Read an error body; never raises. `hide` takes secrets out of a text, before that is cut.
+    def parse(cls, body: bytes, hide: Callable[[str], str] = str, prompt: str = "") -> ErrorDetail:
+        """Read an error body; never raises.
 
+        `hide` takes secrets out of a text, before that is cut short. `prompt` is taken out of the message: the words of
+        a user must not decide how an error is read.
         Known shapes: OpenAI's `{"error": {message, type, code, param}}`, Comfy.org's `{"error": str, "message": str}`,
         stable-diffusion.cpp's `{"error": str}`, FastAPI's `{"detail": ...}`, and text or HTML.
         """
@@ -133,6 +147,7 @@ class ErrorDetail(Wire):
             words = _words_of(json.loads(body))
         except (ValueError, RecursionError):
             words = {"message": _text_of(body)}
+        words["message"] = _without_prompt(words["message"], prompt)
         return cls(**{name: shortened(hide(text)) for name, text in words.items()})
 
 
@@ -141,8 +156,36 @@ def _words_of(answer: object) -> dict[str, str]:
     inner = outer.get("error")
     fields = inner if isinstance(inner, dict) else outer
     words = {name: fields.get(name) for name in ("message", "type", "code", "param")}
-    words["message"] = words["message"] or outer.get("detail") or inner
+    if not words["message"]:
+        detail = outer.get("detail")
+        if isinstance(detail, list):
+            return _words_of_fastapi(detail)
+        words["message"] = detail or inner
     return {name: _as_text(value) for name, value in words.items()}
+
+
+def _words_of_fastapi(problems: list[object]) -> dict[str, str]:
+    """FastAPI's list of problems: where each is and what it is, not its `input`, which repeats the whole request."""
+    messages: list[str] = []
+    params: list[str] = []
+    for problem in problems:
+        if isinstance(problem, dict):
+            place = problem.get("loc")
+            parts = [str(part) for part in place] if isinstance(place, list) else []
+            params.extend(parts[-1:])
+            messages.append(f"{'.'.join(parts)}: {_as_text(problem.get('msg'))}")
+        else:
+            messages.append(_as_text(problem))
+    return {"message": "; ".join(messages), "param": params[0] if params else ""}
+
+
+def _without_prompt(message: str, prompt: str) -> str:
+    """The message without the prompt, plain or escaped as in JSON, where it stands as words of its own."""
+    spellings = {prompt, json.dumps(prompt)[1:-1], json.dumps(prompt, ensure_ascii=False)[1:-1]}
+    for spelling in sorted(spellings, key=len, reverse=True):
+        if spelling.strip() and spelling in message:
+            message = re.sub(rf"(?<!\w){re.escape(spelling)}(?!\w)", "…", message)
+    return message
 
 
 def _as_text(value: object) -> str:

@@ -1,74 +1,152 @@
-"""The node's face, and the order of its steps."""
+"""The nodes' faces: their inputs and outputs, and the order of the steps of a call."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import re
-from functools import partial
+import numbers
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from . import host
+from . import comfyui
 from .api_client import ImagesClient
-from .backends import Backend, Settings, SettingsError, choose_backend
-from .drawing import as_batch, describe, draw
-from .inpainting import edits_of
-from .retry import Retrier
-from .runs import Run, current_run
-from .stand_ins import Order
+from .backends import Account, DalleRequest, choose_backend
+from .errors import Charge
+from .generation.answer_cache import AnswerCache
+from .generation.call_context import CallContext, single_call
+from .generation.fallback import Job, ServerMemory
+from .generation.inpainting import edits_of
+from .generation.pipeline import Generator, as_batch, summary
+from .models import shortened
+from .net.retry import Retrier
+from .settings import Settings, SettingsError, SettingsFiles, read_settings
 
-log = logging.getLogger("comfyui-openai-dalle2")
+log = logging.getLogger("openai-dalle")
 
-NODE_ID = "OpenAIDalle2"
-SIZES = ("256x256", "512x512", "1024x1024")
 MAX_SEED = 2**31 - 1
-MAX_PICTURES = 8
+DALLE_2_SIZES = ("256x256", "512x512", "1024x1024")
+DALLE_2_MAX_N = 8
 
 EMPTY_PROMPT = "Field 'prompt' cannot be empty."
-SURROGATE = re.compile("[\ud800-\udfff]")  # what no encoding takes
+BROKEN_PROMPT = "The prompt contains a broken character. Please type it again."
+
+HIDDEN_INPUTS = {
+    "auth_token": "AUTH_TOKEN_COMFY_ORG",
+    "comfy_api_key": "API_KEY_COMFY_ORG",
+    "unique_id": "UNIQUE_ID",
+}
+PROMPT_INPUT = ("STRING", {"multiline": True, "default": "", "tooltip": "What the image shows, in words."})
+SEED_INPUT = (
+    "INT",
+    {
+        "default": 0,
+        "min": 0,
+        "max": MAX_SEED,
+        "step": 1,
+        "display": "number",
+        "control_after_generate": True,
+        "tooltip": "Another number makes the node run again. It is not sent to the model, so the same number does not "
+        "bring the same image back.",
+    },
+)
 
 
 class _UsesAccount:
     """A class attribute that is true exactly when the settings of this moment choose Comfy.org's proxy."""
 
-    def __get__(self, instance: object, owner: type) -> bool:
+    def __get__(self, instance: object, owner: type[DalleNode]) -> bool:
         try:
-            return Settings.read().backend == "comfy"
-        except SettingsError:  # said when the node runs; the editor has to open all the same
+            return owner.settings().backend == "comfy"
+        except SettingsError:  # reported when the node runs; the editor must still load
             return False
 
 
-class OpenAIDalle2:
-    """Draws pictures from a prompt, or paints the white part of a mask anew, as OpenAI's DALL·E 2 did."""
+class DalleNode:
+    """What the nodes of this package share."""
+
+    # All that outlives a call. A test replaces it as a whole.
+    memory: ClassVar[ServerMemory] = ServerMemory()
+    cache: ClassVar[AnswerCache] = AnswerCache()
+    host: ClassVar[comfyui.Host] = comfyui.Host(cache)
+    settings_files: ClassVar[SettingsFiles] = SettingsFiles()
+
+    # Turns the inputs of a node into jobs. Raises ValueError for inputs that cannot work.
+    jobs: ClassVar[Callable[..., list[Job]]]
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "run"
+    CATEGORY = "partner/image/OpenAI"
+    API_NODE: ClassVar[Any] = _UsesAccount()
+
+    @classmethod
+    def settings(cls) -> Settings:
+        """The settings of this moment. Raises SettingsError."""
+        return read_settings(cls.settings_files)
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, prompt: str | None = None) -> bool | str:
+        # None comes over a link and is not known yet, or is missing, which ComfyUI says itself.
+        return EMPTY_PROMPT if prompt is not None and is_blank(prompt) else True
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> str:
+        """A name for what is set: a changed model or server makes the node run again with the same inputs."""
+        try:
+            settings = cls.settings()
+        except SettingsError:
+            return ""
+        chosen = (settings.backend, settings.openai_base_url, settings.dalle2_model, settings.dalle2_quality)
+        return hashlib.sha256(repr(chosen).encode()).hexdigest()
+
+    async def run(
+        self,
+        auth_token: str | None = None,
+        comfy_api_key: str | None = None,
+        unique_id: str | None = None,
+        **inputs: Any,
+    ) -> dict[str, Any]:
+        """What ComfyUI calls: one call beside its event loop. The line about the outcome stays on the node."""
+        account = Account(auth_token, comfy_api_key)
+        images, line = await self.host.run_beside_loop(lambda call: self.generate(call, account, inputs), unique_id)
+        return {"ui": {"openai_dalle": [line]}, "result": (images,)}
+
+    def generate(self, call: CallContext, account: Account, inputs: Mapping[str, Any]) -> tuple[Tensor, str]:
+        """One call, start to finish: the images as one IMAGE, and a line about them."""
+        jobs = self.jobs(**inputs)
+        backend = choose_backend(self.settings(), account, comfy_api_base=comfyui.comfy_api_base())
+        retrier = Retrier(call.cancelled.is_set, call.pause, call.say)
+        with ImagesClient(backend, retrier) as client:
+            results = Generator(client, backend, self.memory, self.cache, call).run(jobs)
+        call.group.results.append(results)
+        line = summary(call.group.results, call.group.seconds)
+        log.info("%s: %s", type(self).__name__, line)
+        call.say(line)
+        return as_batch(results), line
+
+    def _call_in_plain_python(self, account: Account, **inputs: Any) -> tuple[Tensor]:
+        with single_call(self.cache) as call:
+            images, _ = self.generate(call, account, inputs)
+        return (images,)
+
+
+class OpenAIDalle2(DalleNode):
+    """Makes images from a prompt, or repaints the white part of a mask, as OpenAI's DALL·E 2 did."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:
         return {
-            "required": {
-                "prompt": ("STRING", {"multiline": True, "default": "", "tooltip": "What to draw, in words."}),
-            },
+            "required": {"prompt": PROMPT_INPUT},
             "optional": {
-                "seed": (
-                    "INT",
-                    {
-                        "default": 0,
-                        "min": 0,
-                        "max": MAX_SEED,
-                        "step": 1,
-                        "display": "number",
-                        "control_after_generate": True,
-                        "tooltip": "Another number makes the node run again. It is not sent to the model, so the same "
-                        "number does not bring the same picture back.",
-                    },
-                ),
+                "seed": SEED_INPUT,
                 "size": (
-                    list(SIZES),
+                    list(DALLE_2_SIZES),
                     {
                         "default": "1024x1024",
-                        "tooltip": "Width x height of each picture; for an edit, the length of its longer side. "
-                        "OpenAI's models of today draw 1024x1024; smaller pictures are scaled down from that, at the "
-                        "same price.",
+                        "tooltip": "Width x height of each image; for an edit, the length of its longer side. Today's "
+                        "models make 1024x1024; smaller images are scaled down from that, at the same price.",
                     },
                 ),
                 "n": (
@@ -76,50 +154,35 @@ class OpenAIDalle2:
                     {
                         "default": 1,
                         "min": 1,
-                        "max": MAX_PICTURES,
+                        "max": DALLE_2_MAX_N,
                         "step": 1,
                         "display": "number",
-                        "tooltip": "How many pictures to draw, of each image if there are several. Each is paid for.",
+                        "tooltip": "How many images to make, of each input image if there are several. You pay for "
+                        "each.",
                     },
                 ),
                 "image": (
                     "IMAGE",
-                    {"tooltip": "A picture to change a part of. Needs a mask; without both, a new picture is drawn."},
+                    {"tooltip": "An image to change a part of. Needs a mask; without both, a new image is made."},
                 ),
                 "mask": (
                     "MASK",
                     {
-                        "tooltip": "Where to change the image: white is painted anew, black stays as it is. It must "
-                        "have the image's size; one mask serves all images of a batch."
+                        "tooltip": "Where to change the image: white is repainted, black stays as it is. It must have "
+                        "the image's size; one mask serves all images of a batch."
                     },
                 ),
             },
-            "hidden": {
-                "auth_token": "AUTH_TOKEN_COMFY_ORG",
-                "comfy_api_key": "API_KEY_COMFY_ORG",
-                "unique_id": "UNIQUE_ID",
-            },
+            "hidden": dict(HIDDEN_INPUTS),
         }
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, prompt: str | None = None) -> bool | str:
-        # None comes over a link and is not known yet, or is missing, which ComfyUI says itself.
-        return EMPTY_PROMPT if prompt is not None and not prompt.strip() else True
-
-    RETURN_TYPES = ("IMAGE",)
-    OUTPUT_TOOLTIPS = ("All pictures as one batch, those of the first image first.",)
-    FUNCTION = "run"
-    CATEGORY = "api node/image/openai"
+    OUTPUT_TOOLTIPS = ("All images as one batch, those of the first input image first.",)
     DESCRIPTION = (
-        "Draws pictures from a prompt, or paints the white part of a mask anew, as DALL·E 2 did. OpenAI has shut that "
-        "model down; one of today stands in for it. Runs with your Comfy.org account, your own OpenAI key, or any "
-        "server that speaks the OpenAI Images API."
+        "Makes images from a prompt, or repaints the white part of a mask, as DALL·E 2 did. OpenAI has shut that model "
+        "down; one of today replaces it. Runs with your Comfy.org account, your own OpenAI key, or any server that "
+        "speaks the OpenAI Images API."
     )
-    API_NODE: ClassVar[Any] = _UsesAccount()
     SEARCH_ALIASES: ClassVar[list[str]] = ["DALL-E", "dalle", "inpaint", "OpenAI", "gpt-image"]
-
-    async def run(self, unique_id: str | None = None, **inputs: Any) -> tuple[Tensor]:
-        return await host.run_beside_loop(partial(self.api_call, unique_id=unique_id, **inputs), unique_id)
 
     def api_call(
         self,
@@ -133,58 +196,78 @@ class OpenAIDalle2:
         comfy_api_key: str | None = None,
         unique_id: str | None = None,
     ) -> tuple[Tensor]:
-        """One call, start to finish, in this thread; works outside of ComfyUI too.
+        """One call in this thread, as the original node had it; works without ComfyUI.
 
         `image` is `[B,H,W,3|4]`, `mask` `[B|1,H,W]`, both floating point, 0..1; `seed` and `unique_id` are ComfyUI's
         and change nothing here. Returns an IMAGE `[B x n,H,W,C]`, float32, 0..1. Raises ValueError for inputs and
-        settings that cannot work, before anything is paid for, and ImagesApiError (see `api_client`) for what goes
-        wrong on the way.
+        settings that cannot work, before anything is paid for, and ImagesApiError for what goes wrong on the way.
         """
-        check(prompt, size, n)
-        side = int(size.partition("x")[0])
-        edits = edits_of(image, mask, side)
-        orders = [Order(prompt, n, side, edit) for edit in edits] or [Order(prompt, n, side)]
-        backend = choose_backend(
-            Settings.read(),
-            comfy_api_base=host.comfy_api_base(),
-            auth_token=auth_token,
-            comfy_api_key=comfy_api_key,
-        )
-        with current_run() as run, connect(backend, run) as client:
-            drawn = draw(orders, client, backend, run)
-            outcome = describe(*run.outcomes(drawn))
-            log.info("%s: %s", NODE_ID, outcome)
-            run.say(outcome)
-            return (as_batch(drawn),)
+        account = Account(auth_token, comfy_api_key)
+        return self._call_in_plain_python(account, prompt=prompt, image=image, mask=mask, n=n, size=size)
+
+    @staticmethod
+    def jobs(
+        prompt: str,
+        seed: int = 0,
+        size: str = "1024x1024",
+        n: int = 1,
+        image: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> list[Job]:
+        check_prompt(prompt)
+        check_choice("size", size, DALLE_2_SIZES)
+        check_count("n", n, DALLE_2_MAX_N)
+        width, height = parsed_size(size)
+        asked = DalleRequest("dall-e-2", prompt, int(n), (width, height))
+        edits = edits_of(image, mask, max(width, height))
+        return [Job(asked, edit) for edit in edits] or [Job(asked)]
 
 
-def connect(backend: Backend, run: Run) -> ImagesClient:
-    """A client for the backend that shows on the node why it waits, and stops waiting when the user cancels."""
-    connect_timeout_s, read_timeout_s = backend.timeouts_s
-    return ImagesClient(
-        backend.base_url,
-        headers=backend.headers,
-        params=backend.params,
-        signed_in=backend.name == "comfy",
-        connect_timeout_s=connect_timeout_s,
-        read_timeout_s=read_timeout_s,
-        retrier=Retrier(run.pause, run.say),
-    )
+def is_blank(prompt: str) -> bool:
+    """Whether there is nothing to read in a prompt: only white space, control characters and zero-width ones."""
+    return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in prompt)
 
 
-def check(prompt: str, size: str, n: int) -> None:
-    """Raise ValueError for a prompt, size or count that the node does not take; over a link anything can come."""
-    if not isinstance(prompt, str) or not prompt.strip():
+# Over a link anything can come, so the node checks what its widgets would not let through.
+
+
+def check_prompt(prompt: object) -> None:
+    """Raise ValueError unless this is text that can be sent."""
+    if not isinstance(prompt, str):
+        raise ValueError(f"Field 'prompt' is of the type {type(prompt).__name__}; connect a text. {Charge.NO.value}")
+    if is_blank(prompt):
         raise ValueError(EMPTY_PROMPT)
-    if not prompt.isascii() and SURROGATE.search(prompt):
-        raise ValueError("Field 'prompt' holds half a character, as damaged text does. Type it anew.")
-    if size not in SIZES:
-        raise ValueError(f"Field 'size' is {size!r}; it must be one of {', '.join(SIZES)}.")
-    if type(n) is not int or not 1 <= n <= MAX_PICTURES:
-        raise ValueError(f"Field 'n' is {n!r}; it must be a whole number from 1 to {MAX_PICTURES}.")
+    if any("\ud800" <= char <= "\udfff" for char in prompt):  # half a character, which no encoding takes
+        raise ValueError(f"{BROKEN_PROMPT} {Charge.NO.value}")
 
 
-NODE_CLASS_MAPPINGS = {NODE_ID: OpenAIDalle2}
-NODE_DISPLAY_NAME_MAPPINGS = {NODE_ID: "OpenAI DALL·E 2"}
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise ValueError unless the value is one of the choices."""
+    if value not in choices:
+        raise ValueError(
+            f"Field '{name}' is {shortened(repr(value), 80)}; it must be one of {', '.join(choices)}. {Charge.NO.value}"
+        )
 
-host.warn_if_shadowed(NODE_ID)
+
+def check_count(name: str, value: object, most: int) -> None:
+    """Raise ValueError unless the value is a whole number from 1 to `most`, numpy's included."""
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_whole or not 1 <= int(value) <= most:  # type: ignore[call-overload]
+        raise ValueError(
+            f"Field '{name}' is {shortened(repr(value), 80)}; it must be a whole number from 1 to {most}. "
+            f"{Charge.NO.value}"
+        )
+
+
+def parsed_size(size: str) -> tuple[int, int]:
+    """Width and height of a size such as "1024x1792"."""
+    width, _, height = size.partition("x")
+    return int(width), int(height)
+
+
+# ComfyUI-Manager reads this text, and finds the nodes by their ids in quotation marks.
+NODE_CLASS_MAPPINGS = {"OpenAIDalle2": OpenAIDalle2}
+NODE_DISPLAY_NAME_MAPPINGS = {"OpenAIDalle2": "OpenAI DALL·E 2"}
+
+for node_id, node in NODE_CLASS_MAPPINGS.items():
+    comfyui.replace_built_in(node_id, node, NODE_DISPLAY_NAME_MAPPINGS[node_id])

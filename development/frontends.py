@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
 
-from development.emulator import Emulator
 from development.comfyui import ComfyUI
+from development.emulator import Emulator
 from development.package import ROOT
 
 # The frontend that ComfyUI's own requirements pin, and the newest, which noxfile.py puts into this folder.

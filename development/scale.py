@@ -22,9 +22,9 @@ from typing import Any
 
 from PIL import Image
 
-from development.emulator import Emulator, Fault
 from development.comfyui import ComfyUI, problem
 from development.console import Failed, guarded, say
+from development.emulator import Emulator, Fault
 from development.gateway import MASTER_KEY, Gateway, Upstream, weights
 from development.program import local_request
 from development.workflows import Workflow, example_photo, inpainting, text_to_image

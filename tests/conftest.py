@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from development.emulator import Emulator
-from tests.stage import KEY, Stage
 from development.comfyui import ComfyUI
+from development.emulator import Emulator
 from development.package import load_package
+from tests.stage import KEY, Stage
 
 load_package()
 
@@ -18,16 +18,22 @@ load_package()
 @pytest.fixture(autouse=True)
 def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of this machine or of another test reaches the node: no settings, proxies, memories or answers."""
-    from dalle2 import backends, drawing, kept_answers, stand_ins
+    from dalle2.comfyui import Host
+    from dalle2.generation.answer_cache import AnswerCache
+    from dalle2.generation.fallback import ServerMemory
+    from dalle2.nodes import DalleNode
+    from dalle2.settings import SettingsFiles
 
     ours = ("OPENAI_", "DALLE2_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     for name in list(os.environ):
         if name.upper().startswith(ours) or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", os.devnull)
-    monkeypatch.setitem(backends.Settings.model_config, "env_file", None)
-    monkeypatch.setattr(stand_ins, "_memories", {})
-    monkeypatch.setattr(drawing, "kept_answers", kept_answers.KeptAnswers())
+    cache = AnswerCache()
+    monkeypatch.setattr(DalleNode, "memory", ServerMemory())
+    monkeypatch.setattr(DalleNode, "cache", cache)
+    monkeypatch.setattr(DalleNode, "host", Host(cache))
+    monkeypatch.setattr(DalleNode, "settings_files", SettingsFiles(env=None))
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dalle2 import host, runs
+from dalle2.backends import Account
 from dalle2.errors import ImagesApiError
+from dalle2.generation.answer_cache import AnswerCache
+from dalle2.generation.call_context import CallContext
 from dalle2.nodes import OpenAIDalle2
 from development.emulator import Emulator, RequestRecord
 
@@ -207,23 +209,19 @@ def traces(error: BaseException | None, caplog: pytest.LogCaptureFixture) -> str
     return "\n".join(texts)
 
 
-class QuickRun(runs.Run):
-    """A run whose waits take no time; it keeps them and the texts. `at_pause` is called with each wait."""
+class QuickCall(CallContext):
+    """A call whose waits take no time; it keeps them and the texts. `at_pause` is called with each wait."""
 
-    last: QuickRun
-    at_pause: Callable[[float], None] = staticmethod(lambda seconds: None)
-
-    def __init__(self, siblings: runs.Siblings | None = None) -> None:
-        super().__init__(siblings)
+    def __init__(self, cache: AnswerCache, at_pause: Callable[[float], None] | None = None) -> None:
+        super().__init__(cache)
         self.waits: list[float] = []
         self.texts: list[str] = []
-        QuickRun.last = self
+        self._at_pause = at_pause
 
-    def pause(self, seconds: float) -> bool:
-        if seconds:
-            self.waits.append(seconds)
-        self.at_pause(seconds)
-        return self.cancelled.is_set()
+    def pause(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        if self._at_pause is not None:
+            self._at_pause(seconds)
 
     def begin(self, activity: str) -> None:
         self.texts.append(activity)
@@ -233,12 +231,16 @@ class QuickRun(runs.Run):
 
 
 class Node:
-    """The node in plain Python, set up by environment variables as a user does it."""
+    """The node in plain Python, set up by environment variables as a user does it.
+
+    `last` is the last call; `at_pause` may be set to a function that is called with each wait.
+    """
+
+    last: QuickCall
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in (runs, host):
-            monkeypatch.setattr(module, "Run", QuickRun)
         self.set = monkeypatch.setenv
+        self.at_pause: Callable[[float], None] | None = None
 
     def use(self, server: Emulator | str, key: str | None = KEY) -> None:
         """Send the calls to a server."""
@@ -247,20 +249,25 @@ class Node:
             self.set("OPENAI_API_KEY", key)
 
     def draw(self, prompt: str = "a quiet harbour", **inputs: Any) -> Tensor:
-        """The pictures `[N,H,W,C]` of one call."""
-        return OpenAIDalle2().api_call(prompt, **{"size": "256x256", **inputs})[0]
+        """The images `[N,H,W,C]` of one call, whose result counts as delivered when nothing fails."""
+        node = OpenAIDalle2()
+        self.last = QuickCall(node.cache, self.at_pause)
+        self.last.group.join()
+        delivered = False
+        try:
+            images, _ = node.generate(self.last, Account(), {"prompt": prompt, "size": "256x256", **inputs})
+            delivered = True
+        finally:
+            self.last.finish()
+            self.last.group.leave(self.last, delivered=delivered)
+        return images
 
     @property
     def text(self) -> str:
-        """What the node shows last."""
-        return QuickRun.last.texts[-1]
+        """The last line that the node shows."""
+        return self.last.texts[-1]
 
     @property
     def waits(self) -> list[float]:
         """The seconds that the last call would have waited."""
-        return QuickRun.last.waits
-
-
-def verdicts(over: list[runs.WasTaken | None]) -> list[bool | None]:
-    """What is known of each run that is over: whether its result was taken; False if nobody will."""
-    return [was_taken is not None and was_taken() for was_taken in over]
+        return self.last.waits

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from development.emulator import Emulator, RequestRecord
 from development.comfyui import ComfyUI, problem
+from development.emulator import Emulator, RequestRecord
 from development.events import Listener
 from development.workflows import Workflow
 

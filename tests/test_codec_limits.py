@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalle2.image_codec import MAX_DECODED_PIXELS, PictureBatch, PictureError, decode_images
-from tests.pictures import KINDS, SIGNATURE, as_bytes, chunk, file_of, picture, png_of
 from development.package import ROOT
+from tests.pictures import KINDS, SIGNATURE, as_bytes, chunk, file_of, picture, png_of
 
 BOMB = zlib.compress(b"\0" * 2**24, 9)
 LAUGHS = b'<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "ha">' + b"".join(

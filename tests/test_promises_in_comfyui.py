@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from development.comfyui import problem
 from development.emulator import Fault
+from development.workflows import Workflow, inpainting, text_to_image
 from tests.pictures import noise
 from tests.stage import Stage, png, told
-from development.comfyui import problem
-from development.workflows import Workflow, inpainting, text_to_image
 
 
 def photo(height: int, width: int, *, seed: int = 1) -> NDArray[np.uint8]:

@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import psutil
 
-from development.emulator import FLAVOURS, Emulator
-from development.emulator.flavours import Flavour
 from development.comfyui import ComfyUI, problem
 from development.console import Failed
+from development.emulator import FLAVOURS, Emulator
+from development.emulator.flavours import Flavour
 from development.package import copy_package
 from development.workflows import Workflow
 

@@ -17,8 +17,8 @@ from typing import Any
 import requests
 from PIL import Image
 
-from development.emulator import Emulator
 from development.bench.runs import Side, graph, idle_graph, imports
+from development.emulator import Emulator
 from development.package import ROOT
 
 PICTURE_DELAY_S = 0.3

@@ -1,20 +1,17 @@
-"""Where a picture may be fetched from: the API's own origin, or https on a host of the public internet.
-
-A URL's text is judged here before anything is sent; `transport` judges the peer of each connected socket by `is_public`
-once more, so that no name can resolve its way into a private network.
-"""
+"""Where an image may be fetched from: the API's own origin, or https on a host of the public internet."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 import socket
+from collections.abc import Callable
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from .errors import UnusableAnswer
-from .models import shortened
+from ..errors import Charge, UnusableAnswer
+from ..models import shortened
 
 MAX_URL_CHARACTERS = 8192  # as much as most servers accept
 
@@ -26,12 +23,13 @@ _DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637, which older Pyt
 
 
 class PrivateAddress(UnusableAnswer):
-    """A host that should have been public has an address inside a network."""
+    """A host that has to be public has an address inside a private network."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The picture's address leads into a private network, which is refused. Configure the server to answer with "
-            "base64 (b64_json) instead of addresses."
+            "The image's address leads into a private network, which is refused. Configure the server to respond with "
+            "base64 (b64_json) instead of addresses.",
+            charge=Charge.PAID_BEFORE,
         )
 
 
@@ -55,7 +53,7 @@ def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 
 def as_sent(url: str) -> str:
-    """A URL as `requests` reads and sends it, so that what is checked is what is connected to. Raises ValueError."""
+    """A URL as `requests` reads and sends it, so that what is checked is what is fetched. Raises ValueError."""
     return requests.Request("GET", url).prepare().url or ""
 
 
@@ -67,50 +65,47 @@ def origin(url: str) -> tuple[str, str, int | None]:
 
 def is_relative(url: str) -> bool:
     """Whether a URL names no host of its own, and so belongs to the API."""
+    if len(url) > MAX_URL_CHARACTERS:  # before it is parsed: urlsplit remembers its last 128 arguments
+        return False
     try:
         return not urlsplit(url).netloc
-    except ValueError:  # as `joined` will say
+    except ValueError:  # `joined` raises for it
         return False
 
 
-def joined(base: str, url: str) -> str:
-    """The absolute form of a picture's URL. Raises UnusableAnswer for what is no URL."""
+def joined(base: str, url: str, hide: Callable[[str], str] = str) -> str:
+    """The absolute form of an image's URL. Raises UnusableAnswer for what is no URL; `hide` takes keys out of it."""
     try:
         if len(url) > MAX_URL_CHARACTERS:
             raise ValueError("the URL is too long")
         address = as_sent(urljoin(base, url))
         origin(address)
     except ValueError:
-        raise UnusableAnswer(strange_address(url)) from None
+        raise UnusableAnswer(unfetchable_url_message(url, hide), charge=Charge.PAID_BEFORE) from None
     return address
 
 
-def refuse_private(address: str) -> None:
-    """Raise UnusableAnswer unless an address is https and leads, as far as its text tells, into the internet."""
+def refuse_private(address: str, hide: Callable[[str], str] = str) -> None:
+    """Raise UnusableAnswer unless an address is https on a host whose every IP address is public.
+
+    A name that resolves to something else a moment later meets TLS: a private host has no certificate for the name.
+    """
     host = (urlsplit(address).hostname or "").rstrip(".")
     if not address.startswith("https://") or not host:
-        raise UnusableAnswer(strange_address(address))
+        raise UnusableAnswer(unfetchable_url_message(address, hide), charge=Charge.PAID_BEFORE)
     try:
-        allowed = is_public(_as_number(host))
-    except ValueError:  # a name: what it resolves to is checked when it is connected to
-        allowed = host != "localhost" and not host.endswith(".localhost")
-    if not allowed:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return  # a proxy may know the name; without one, the request itself fails
+    if not all(is_public(str(info[4][0])) for info in found):
         raise PrivateAddress
 
 
-def _as_number(host: str) -> str:
-    """An IPv4 address in one of its older spellings, such as 127.1 or 0x7f000001, in the usual one."""
-    try:
-        return socket.inet_ntoa(socket.inet_aton(host))
-    except OSError:
-        return host
-
-
-def strange_address(url: str) -> str:
-    """What the user is told of a URL that cannot be fetched, without what follows a question mark."""
-    shown = shortened(re.sub(r"//[^/]*@", "//", url.partition("?")[0]), 80)
+def unfetchable_url_message(url: str, hide: Callable[[str], str] = str) -> str:
+    """What the user is told of a URL that cannot be fetched, without a login in it or what follows a question mark."""
+    shown = shortened(hide(re.sub(r"//[^/]*@", "//", url[:MAX_URL_CHARACTERS].partition("?")[0])), 80)
     return (
-        f"The server answered with an address of a picture that cannot be fetched: {shown} (it must begin with https, "
-        "or be an address of the server itself). A file path means that the server ignored response_format=b64_json: "
-        "configure it to answer with base64."
+        f"The server responded with an address of an image that cannot be fetched: {shown} (it must begin with https, "
+        "or be an address of the server itself). A file path is one on the server's own disk: configure the server to "
+        "respond with base64 (b64_json)."
     )

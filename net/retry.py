@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-from .errors import CallCancelled, Condition, ConnectionFailed, StatusError
+from ..errors import CallCancelled, Case, ConnectionFailed, StatusError, duration
 
 T = TypeVar("T")
 
@@ -27,16 +27,19 @@ FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 8.0
 
 
-def is_worth_it(condition: Condition, headers: Mapping[str, str]) -> bool:
-    """Whether a refused request can succeed when it is sent again as it is.
+def is_worth_a_retry(err: StatusError | ConnectionFailed, *, repeatable: bool) -> bool:
+    """Whether a request can succeed when it is sent again as it is, without being paid for twice.
 
-    `x-should-retry: false` always counts. `true` counts for a status that the table does not know: quota, billing,
-    moderation, key, model and other client errors (4xx) fail again whatever a header says.
+    `repeatable`: whether it may be sent again although it may have arrived, which a billed request must not.
+    Of a server's wishes, `x-should-retry: false` always counts. `true` counts for a status that the table of cases does
+    not know: quota, moderation, key, model and other client errors fail again whatever a header says.
     """
-    asked = headers.get("x-should-retry", "").strip().lower()
+    if isinstance(err, ConnectionFailed):
+        return err.is_transient and (repeatable or not err.sent)
+    asked = err.headers.get("x-should-retry", "").strip().lower()
     if asked == "false":
         return False
-    return condition.worth_a_retry or (asked == "true" and condition.name == "unexpected")
+    return err.is_transient or (asked == "true" and err.case is Case.UNEXPECTED)
 
 
 def wait_s(retry: int, headers: Mapping[str, str], *, now_s: float, jitter: float) -> float:
@@ -44,16 +47,19 @@ def wait_s(retry: int, headers: Mapping[str, str], *, now_s: float, jitter: floa
 
     `now_s` is the time since the epoch, which a date in `Retry-After` is measured against; `jitter` is a random number
     of 0..1. What the server asks for is returned as it is, however long: the caller compares it with `MAX_WAIT_S`.
-    Values that make no sense (not a number, negative, infinite, a date out of range) count as not given.
     """
-    asked = _asked_s(headers, now_s)
+    asked = asked_wait_s(headers, now_s)
     if asked is not None:
         return asked
     # Beyond the tenth the power would only grow past what a float can hold.
     return min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(retry, 10)) * (1 - 0.25 * jitter)
 
 
-def _asked_s(headers: Mapping[str, str], now_s: float) -> float | None:
+def asked_wait_s(headers: Mapping[str, str], now_s: float) -> float | None:
+    """The seconds that a server asks to wait, None if it does not.
+
+    Values that make no sense (not a number, negative, infinite, a date out of range) count as not given.
+    """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
@@ -83,11 +89,12 @@ def _until(value: str | None, now_s: float) -> float | None:
 class Retrier:
     """Sends again what is worth it, telling the user why it waits.
 
-    `pause(seconds)` sleeps and returns whether the user has cancelled meanwhile, as `threading.Event.wait` does;
-    `say` shows a line of text for so many seconds; `jitter` gives random numbers of 0..1.
+    `is_cancelled` says whether the user has cancelled. `pause(seconds)` sleeps, and wakes up when they do. `say` shows
+    a line of text for that many seconds; `jitter` gives random numbers of 0..1.
     """
 
-    pause: Callable[[float], bool] = field(default_factory=lambda: threading.Event().wait)
+    is_cancelled: Callable[[], bool] = lambda: False
+    pause: Callable[[float], object] = field(default_factory=lambda: threading.Event().wait)
     say: Callable[[str, float], None] = lambda text, for_s: None
     jitter: Callable[[], float] = random.random
     clock: Callable[[], float] = time.monotonic
@@ -95,47 +102,35 @@ class Retrier:
     def run(self, send: Callable[[], T], *, repeatable: bool) -> T:
         """The result of `send()`, called up to 1 + MAX_RETRIES times.
 
-        `repeatable`: whether it may be sent again although it may have arrived, which a billed request must not.
-        Raises the last error of `send`, or CallCancelled.
+        `repeatable`: see `is_worth_a_retry`. Raises the last error of `send`, or CallCancelled.
         """
         started = self.clock()
         retry = 0
         while True:
-            if self.pause(0):
+            if self.is_cancelled():
                 raise CallCancelled("Cancelled before the request was sent.")
             try:
                 return send()
             except (StatusError, ConnectionFailed) as err:
-                wait = self._wait_s(err, retry, repeatable)
-                if wait is None or retry >= MAX_RETRIES or self.clock() - started + wait > MAX_ELAPSED_S:
+                if not is_worth_a_retry(err, repeatable=repeatable):
                     raise
-                self.say(f"{_reason(err)}, trying again in {math.ceil(wait)} s", wait)
+                wait = self._wait_s(err, retry)
+                if retry >= MAX_RETRIES or wait > MAX_WAIT_S or self.clock() - started + wait > MAX_ELAPSED_S:
+                    raise
+                self.say(f"{_reason(err)}, trying again in {duration(wait)}", wait)
             self.pause(wait)
             retry += 1
 
-    def _wait_s(self, err: StatusError | ConnectionFailed, retry: int, repeatable: bool) -> float | None:
+    def _wait_s(self, err: StatusError | ConnectionFailed, retry: int) -> float:
+        """How long to wait; what the server asks for is noted in the error, which may be the one to show."""
         if isinstance(err, ConnectionFailed):
-            worth_it, headers = err.worth_a_retry and (repeatable or not err.sent), {}
-        else:
-            worth_it, headers = is_worth_it(err.condition, err.headers), err.headers
-        if not worth_it:
-            return None
-        wait = wait_s(retry, headers, now_s=time.time(), jitter=self.jitter())
-        if wait > MAX_WAIT_S and isinstance(err, StatusError):
-            raise err.with_note(f"It asks to wait {_duration(wait)} before the next try.") from err
-        return wait
+            return wait_s(retry, {}, now_s=0.0, jitter=self.jitter())
+        now_s = time.time()
+        err.wait_s = asked_wait_s(err.headers, now_s)
+        return wait_s(retry, err.headers, now_s=now_s, jitter=self.jitter())
 
 
 def _reason(err: StatusError | ConnectionFailed) -> str:
     if isinstance(err, ConnectionFailed):
         return "No connection"
-    return "Rate limited" if err.status_code == 429 else f"The server answered {err.status_code}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 600:
-        return f"{math.ceil(seconds)} s"
-    minutes = seconds / 60
-    if minutes < 600:
-        return f"{minutes:.0f} min"
-    return f"{minutes / 60:.0f} h" if minutes < 2880 else "more than two days"
+    return "Rate limited" if err.status_code == 429 else f"The server responded with {err.status_code}"

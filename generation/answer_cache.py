@@ -1,0 +1,136 @@
+"""Answers that were paid for and whose images have not been delivered yet.
+
+An answer is kept from the moment the API gave it until the node has returned its images. When something comes between
+(a download fails, the user cancels), the next run of the same call takes it from here and pays nothing. A run that
+starts while a cancelled one still waits for its answer waits for it, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..api_client import Answer
+
+log = logging.getLogger("openai-dalle")
+
+MAX_AGE_S = 3600.0  # the URLs in an answer do not live longer either
+MAX_FREE_BYTES = 256 * 2**20  # of the answers that no call uses
+
+
+@dataclass(eq=False)
+class CachedAnswer:
+    """The answer to one call, from before it is there.
+
+    `key` names the call. `user` is set when the call that uses the entry is cancelled; None while no call does.
+    `downloads` are the images that were downloaded so far, by their index. `is_reused`: an earlier run paid for it.
+    `has_failed`: a run has already reported that images of it are missing.
+    """
+
+    key: str
+    user: threading.Event | None
+    answer: Answer | None = None
+    downloads: dict[int, bytes] = field(default_factory=dict)
+    is_reused: bool = False
+    has_failed: bool = False
+    kept_since_s: float = 0.0
+
+    @property
+    def size_bytes(self) -> int:
+        """The memory that its images take."""
+        size = sum(map(len, list(self.downloads.values())))  # a copy: other threads may be adding to it
+        if self.answer is not None:
+            size += sum(len(picture.b64_json or b"") for picture in self.answer.pictures)
+        return size
+
+
+class AnswerCache:
+    """The answers of this process, each used by one call at a time; safe to use from any thread.
+
+    A call takes an entry with `checkout` or `reserve`, and ends with `discard` (its images were delivered, or never can
+    be) or `checkin` (the next run may have it).
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, max_age_s: float = MAX_AGE_S) -> None:
+        self._clock = clock
+        self._max_age_s = max_age_s
+        self._lock = threading.Lock()
+        self._entries: list[CachedAnswer] = []  # oldest first
+        self._timer: threading.Timer | None = None
+
+    def checkout(self, key: str, cancelled: threading.Event) -> CachedAnswer | None:
+        """The oldest free answer to the same call, used by the caller from now on."""
+        with self._lock:
+            self._drop_old()
+            for entry in self._entries:
+                if entry.key == key and entry.user is None:
+                    entry.user = cancelled
+                    entry.is_reused = True
+                    return entry
+        return None
+
+    def reserve(self, key: str, cancelled: threading.Event) -> CachedAnswer:
+        """A new entry for the answer that the caller is about to ask for."""
+        entry = CachedAnswer(key, cancelled, kept_since_s=self._clock())
+        with self._lock:
+            self._entries.append(entry)
+        return entry
+
+    def is_coming(self, key: str) -> bool:
+        """Whether a call that was cancelled still waits for the same answer, or is about to give it back."""
+        with self._lock:
+            users = [entry.user for entry in self._entries if entry.key == key]
+        return any(user is not None and user.is_set() for user in users)
+
+    def checkin(self, entry: CachedAnswer) -> None:
+        """The caller is done with an entry whose images were not delivered."""
+        if entry.answer is None:
+            self.discard(entry)
+            return
+        with self._lock:
+            entry.user = None
+            entry.kept_since_s = self._clock()
+            self._drop_old()
+            self._drop_excess()
+            self._start_timer()
+
+    def discard(self, entry: CachedAnswer) -> None:
+        """The caller is done with an entry that nobody needs any more."""
+        with self._lock:
+            if entry in self._entries:
+                self._entries.remove(entry)
+
+    def _free(self) -> list[CachedAnswer]:
+        return [entry for entry in self._entries if entry.user is None]
+
+    def _drop_old(self) -> None:
+        oldest_s = self._clock() - self._max_age_s
+        for entry in self._free():
+            if entry.kept_since_s <= oldest_s:
+                self._entries.remove(entry)
+
+    def _drop_excess(self) -> None:
+        free = self._free()
+        excess = sum(entry.size_bytes for entry in free) - MAX_FREE_BYTES
+        for entry in free:
+            if excess <= 0:
+                return
+            excess -= entry.size_bytes
+            self._entries.remove(entry)
+            log.warning("A paid answer was dropped: more than %d MiB of them wait.", MAX_FREE_BYTES // 2**20)
+
+    def _start_timer(self) -> None:
+        """See to it that memory is given back after `max_age_s`, whether or not the node runs again."""
+        if self._timer is None and self._free():
+            self._timer = threading.Timer(self._max_age_s, self._on_timer)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _on_timer(self) -> None:
+        with self._lock:
+            self._timer = None
+            self._drop_old()
+            self._start_timer()

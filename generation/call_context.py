@@ -1,0 +1,166 @@
+"""One call of a node while it runs: what the node shows, whether the user cancelled, what becomes of its answers.
+
+Worker threads and the retries know it; `comfyui` shows it in the editor. In plain Python nobody looks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .answer_cache import AnswerCache, CachedAnswer
+
+
+class CallGroup:
+    """The calls that one node makes in one prompt: a list as input makes several.
+
+    They share a progress bar and the line about their outcome. ComfyUI drops the results of all of them when one fails,
+    so their answers count as delivered together or not at all.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.results: list[Any] = []
+        self._began_s = time.monotonic()
+        self._total = 0
+        self._done = 0
+        self._active = 0
+        self._has_failed = False
+        self._left: list[CallContext] = []
+
+    @property
+    def seconds(self) -> float:
+        """The time since the first call began."""
+        return time.monotonic() - self._began_s
+
+    def expect(self, total: int) -> None:
+        """Add `total` expected steps to the progress bar."""
+        with self.lock:
+            self._total += total
+
+    def step(self) -> tuple[int, int]:
+        """Count a step as done; returns how many are, and of how many."""
+        with self.lock:
+            self._done += 1
+            return self._done, max(self._total, self._done)
+
+    def join(self) -> None:
+        """A call begins."""
+        with self.lock:
+            self._active += 1
+
+    def leave(self, call: CallContext, *, delivered: bool) -> bool:
+        """A call has ended for the node. The last one decides for all; returns whether it was the last."""
+        if not delivered:
+            call.cancelled.set()
+        with self.lock:
+            self._active -= 1
+            self._has_failed = self._has_failed or not delivered
+            self._left.append(call)
+            if self._active:
+                return False
+            left, self._left = self._left, []
+        for each in left:
+            each.settle(delivered=not self._has_failed)
+        return True
+
+
+class CallContext:
+    """One call. Its methods may be called from any thread.
+
+    Two sides end it: the thread that works (`finish`) and the node that waits (`settle`, through its group). After a
+    cancel the thread goes on until it has the answer that is on its way, and `finish` comes last.
+    """
+
+    def __init__(self, cache: AnswerCache, group: CallGroup | None = None) -> None:
+        self.cancelled = threading.Event()
+        self.group = group or CallGroup()
+        self._cache = cache
+        self._entries: list[CachedAnswer] = []
+        self._is_finished = False
+        self._is_abandoned = False
+        self._activity: tuple[str, float | None] = ("", None)
+        self._aside: tuple[str, float] = ("", 0.0)
+        self._previews: deque[Any] = deque()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, until the user cancels at the latest."""
+        self.cancelled.wait(seconds)
+
+    def begin(self, activity: str) -> None:
+        """Show on the node what it is doing from now on, and for how long."""
+        self._activity = (activity, time.monotonic())
+
+    def say(self, text: str, for_s: float | None = None) -> None:
+        """Show a line on the node: for `for_s` seconds, or until the next one."""
+        if for_s is None:
+            self._activity = (text, None)
+        else:
+            self._aside = (text, time.monotonic() + for_s)
+
+    @property
+    def line(self) -> str:
+        """The text for the node at this moment."""
+        text, began_s = self._activity
+        if began_s is None:
+            return text
+        aside, until_s = self._aside
+        now_s = time.monotonic()
+        return aside if now_s < until_s else f"{text}, {now_s - began_s:.0f} s"
+
+    def step(self, preview: Any) -> None:
+        """One step is done; `preview` is a Pillow image to show for it."""
+        self._previews.append(preview)
+
+    def new_steps(self) -> Iterator[tuple[int, int, Any]]:
+        """For each step that was not shown yet: how many of the node's are done, of how many, and its preview."""
+        while self._previews:
+            done, total = self.group.step()
+            yield done, total, self._previews.popleft()
+
+    def use(self, entry: CachedAnswer) -> None:
+        """The call uses an answer of the cache, and gives it back when it ends."""
+        self._entries.append(entry)
+
+    def finish(self) -> None:
+        """The thread has ended. Nobody takes its result if the node has not waited for it."""
+        with self.group.lock:
+            self._is_finished = True
+            is_abandoned = self._is_abandoned
+        if is_abandoned:
+            self._give_back()
+
+    def settle(self, *, delivered: bool) -> None:
+        """The node has returned the result, or it will not."""
+        if delivered:
+            for entry in self._entries:
+                self._cache.discard(entry)
+            return
+        self.cancelled.set()
+        with self.group.lock:
+            self._is_abandoned = True
+            is_finished = self._is_finished
+        if is_finished:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        for entry in self._entries:
+            self._cache.checkin(entry)
+
+
+@contextmanager
+def single_call(cache: AnswerCache) -> Iterator[CallContext]:
+    """A call in plain Python, whose result is delivered when the block ends without an error."""
+    call = CallContext(cache)
+    call.group.join()
+    delivered = False
+    try:
+        yield call
+        delivered = True
+    finally:
+        call.finish()
+        call.group.leave(call, delivered=delivered)

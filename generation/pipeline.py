@@ -1,0 +1,249 @@
+"""From jobs to images, each step once and in this order: look for paid answers, ask, fetch, restore.
+
+Nothing that was paid for is lost on the way: an answer stays in the cache until its images are delivered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..api_client import Answer, ImagesClient
+from ..backends import GPT_IMAGE, Backend
+from ..errors import CallCancelled, Charge, ImagesApiError, UnusableAnswer
+from ..image_codec import ImageError, decode_images, fit, open_image, to_image
+from ..models import Picture
+from .answer_cache import AnswerCache, CachedAnswer
+from .call_context import CallContext
+from .fallback import Fallback, Job, ServerMemory
+from .inpainting import with_alpha
+from .threads import map_threads
+
+log = logging.getLogger("openai-dalle")
+
+MAX_CALLS_AT_ONCE = 4  # of one node: more would run into the rate limits of a new account
+MAX_DOWNLOADS_AT_ONCE = 8  # as many as one job can have
+PREVIEW_SIDE_PX = 512
+POLL_S = 0.05  # how often a call looks for an answer that another one waits for
+
+
+@dataclass(frozen=True)
+class Result:
+    """The images of one job, `[N,H,W,C]`, and the answer that they came from.
+
+    `is_reused`: an earlier run paid for it. `lacks_quality`: the server rejected the quality that was chosen.
+    """
+
+    job: Job
+    images: Tensor
+    answer: Answer
+    is_reused: bool
+    lacks_quality: bool
+
+
+@dataclass(frozen=True)
+class Generator:
+    """All that one call needs: the client and its backend, what is remembered, and the call itself."""
+
+    client: ImagesClient
+    backend: Backend
+    memory: ServerMemory
+    cache: AnswerCache
+    call: CallContext
+
+    def run(self, jobs: Sequence[Job]) -> list[Result]:
+        """The images of every job, in order. Raises ImagesApiError, and PromptTooLong.
+
+        After a failure no new answer is asked for: it would be paid for and not be seen.
+        """
+        self.call.group.expect(sum(job.asked.n for job in jobs))
+        # All of them before anything is asked for: what is kept may not be dropped to make room for new answers.
+        keys = map_threads(self._key, jobs, limit=MAX_CALLS_AT_ONCE)
+        paid = [self._paid_answer(key) for key in keys]
+        failed = threading.Event()
+
+        def run_one(index: int) -> Result:
+            if failed.is_set() and paid[index] is None:
+                raise CallCancelled("Not asked for, because another image of the batch failed.")
+            try:
+                return self._run_one(jobs[index], keys[index], paid[index])
+            except BaseException as err:
+                failed.set()
+                self._log_if_nobody_waits(err)
+                raise
+
+        return map_threads(run_one, range(len(jobs)), limit=MAX_CALLS_AT_ONCE)
+
+    def _run_one(self, job: Job, key: str, entry: CachedAnswer | None) -> Result:
+        if entry is None:
+            entry = self.cache.reserve(key, self.call.cancelled)
+            self.call.use(entry)
+        answer = entry.answer
+        if answer is None:
+            fallback = Fallback(self.client, self.backend, self.memory.of(self.backend))
+            answer = entry.answer = fallback.ask(job, self._show_model)
+        lacks_quality = answer.request.quality is None and self.backend.dialect(answer.request.model) is GPT_IMAGE
+        return Result(job, self._fetch(job, entry, answer), answer, entry.is_reused, lacks_quality)
+
+    def _key(self, job: Job) -> str:
+        """What makes two calls the same: where they go, as whom, and what they ask. The seed is never sent."""
+        backend, asked = self.backend, job.asked
+        edit = job.edit.digest if job.edit else None
+        parts = (backend.base_url, backend.account, backend.fixed_model, backend.quality, asked, edit)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def _paid_answer(self, key: str) -> CachedAnswer | None:
+        """An answer to the same call that an earlier run left, or that a cancelled one is about to leave."""
+        while True:
+            entry = self.cache.checkout(key, self.call.cancelled)
+            if entry is not None:
+                self.call.use(entry)
+                return entry
+            if not self.cache.is_coming(key):
+                return None
+            self.call.begin("Waiting for the answer that was asked for before")
+            self.call.pause(POLL_S)
+            if self.call.cancelled.is_set():
+                raise CallCancelled("Cancelled while it waited for an answer that was asked for before.")
+
+    def _fetch(self, job: Job, entry: CachedAnswer, answer: Answer) -> Tensor:
+        """Download, decode and restore every image that is available."""
+        pictures = answer.pictures
+        images: dict[int, Image.Image | Tensor] = {}
+        problems: dict[int, Exception] = {}
+
+        def fetch_one(index: int) -> None:
+            try:
+                if self.call.cancelled.is_set():
+                    raise CallCancelled("Cancelled before an image was fetched.")
+                file = self._file(entry, index, pictures[index])
+                images[index] = self._finished(job, open_image(file))
+                self.call.step(_preview(images[index]))
+            except (ImagesApiError, ImageError) as err:
+                problems[index] = err
+                if isinstance(err, ImageError):
+                    entry.downloads.pop(index, None)
+            self._show_download(pictures, done=len(images) + len(problems))
+
+        self._show_download(pictures, done=0)
+        map_threads(fetch_one, range(len(pictures)), limit=MAX_DOWNLOADS_AT_ONCE)
+        if problems:
+            self._handle_problems(entry, pictures, problems)
+        return _as_tensor([images[index] for index in sorted(images)])
+
+    def _file(self, entry: CachedAnswer, index: int, picture: Picture) -> bytes:
+        file = picture.b64_json or entry.downloads.get(index)
+        if file is None:
+            file = entry.downloads[index] = self.client.download(picture.url or "")
+        return file
+
+    def _finished(self, job: Job, image: Image.Image) -> Image.Image | Tensor:
+        if job.edit is not None:
+            return job.edit.restore(image)
+        return fit(image, job.asked.size)
+
+    def _handle_problems(
+        self, entry: CachedAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]
+    ) -> None:
+        """Raise if another run could still get the missing images; otherwise let the rest be delivered.
+
+        What may pass (no connection, a busy host) is left to the next run, however often. What may be the host's
+        mistake gets one more run. What cannot change is given up at once.
+        """
+        for problem in problems.values():
+            if isinstance(problem, CallCancelled):
+                raise problem
+        problem = problems[min(problems)]
+        missing, count = len(problems), len(pictures)
+        if self._is_worth_another_run(entry, pictures, problems):
+            entry.has_failed = True
+            raise UnusableAnswer(
+                f"{problem}\nNot fetched yet: {missing} of {count}. Your paid answer is kept for an hour: run again, "
+                "and only what is missing is fetched. Nothing is charged a second time.",
+                charge=Charge.PAID_BEFORE,
+                is_transient=True,
+            )
+        if missing == count:
+            self.cache.discard(entry)
+            raise UnusableAnswer(
+                f"{problem}\nRunning again asks for new images, which will be charged.", charge=Charge.LIKELY
+            )
+        log.warning("%d of %d images could not be fetched: %s", missing, count, problem)
+
+    def _is_worth_another_run(
+        self, entry: CachedAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]
+    ) -> bool:
+        for index, problem in problems.items():
+            if isinstance(problem, ImagesApiError) and problem.is_transient:
+                return True
+            is_inline = bool(pictures[index].b64_json)
+            is_final = isinstance(problem, UnusableAnswer)  # an address that is no good
+            if not is_inline and not is_final and not entry.has_failed:
+                return True
+        return False
+
+    def _show_model(self, model: str | None) -> None:
+        self.call.begin(f"Waiting for {model or 'the server'}")
+
+    def _show_download(self, pictures: Sequence[Picture], *, done: int) -> None:
+        has_urls = any(not picture.b64_json for picture in pictures)
+        if has_urls and done < len(pictures):
+            self.call.begin(f"Downloading {done + 1} of {len(pictures)}")
+
+    def _log_if_nobody_waits(self, err: BaseException) -> None:
+        if self.call.cancelled.is_set() and not isinstance(err, CallCancelled):
+            log.warning("A cancelled call has ended without images: %s", err)
+
+
+def as_batch(results: Sequence[Result]) -> Tensor:
+    """All images as one IMAGE, with alpha only where some image has transparency."""
+    return _joined([result.images for result in results])
+
+
+def summary(calls: Sequence[Sequence[Result]], seconds: float) -> str:
+    """What the user should know of what a node's calls have made, in one line."""
+    results = [result for call in calls for result in call]
+    asked = sum(result.job.asked.n for result in results)
+    came = sum(len(result.images) for result in results)
+    pictures = f"{came} picture{'s' if came != 1 else ''}" if came == asked else f"{came} of {asked} pictures"
+    models = sorted({result.answer.request.model or "the server's model" for result in results})
+    phrases = [pictures, " and ".join(models), f"{seconds:.1f} s"]
+    credits = sum(result.answer.credits or 0 for result in results if not result.is_reused)
+    if credits:
+        phrases.append(f"{credits:g} credits")
+    reused = sum(len(result.images) for result in results if result.is_reused)
+    if reused:
+        phrases.append(f"{reused} paid for before")
+    if any(result.lacks_quality for result in results):
+        phrases.append("the server takes no quality")
+    return " · ".join(phrases)
+
+
+def _preview(image: Image.Image | Tensor) -> Image.Image:
+    """A small copy: a large one would be scaled and sent at once, by ComfyUI, in the thread of its event loop."""
+    if isinstance(image, Tensor):
+        step = max(1, max(image.shape[1:3]) // PREVIEW_SIDE_PX)
+        return to_image(image[0, ::step, ::step])
+    preview = image.copy()
+    preview.thumbnail((PREVIEW_SIDE_PX, PREVIEW_SIDE_PX), Image.Resampling.BOX)
+    return preview
+
+
+def _as_tensor(images: Sequence[Image.Image | Tensor]) -> Tensor:
+    tensors = [image for image in images if isinstance(image, Tensor)]
+    if tensors:
+        return _joined(tensors)
+    return decode_images([image for image in images if isinstance(image, Image.Image)])
+
+
+def _joined(batches: Sequence[Tensor]) -> Tensor:
+    has_alpha = any(batch.shape[-1] == 4 and (batch[..., 3] < 1).any() for batch in batches)
+    uniform = [with_alpha(batch) if has_alpha else batch[..., :3] for batch in batches]
+    return torch.cat(uniform) if len(uniform) > 1 else uniform[0].contiguous()  # cat would copy a single one, too

@@ -1,0 +1,358 @@
+"""HTTP transport: one exchange with a total deadline, a size limit, and no redirects. It never retries.
+
+What `requests` raises becomes an error of `errors.py` that says whether the request may have arrived.
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, ProxySchemeUnknown, ReadTimeoutError
+
+from ..errors import Connection, ConnectionFailed, connection_error
+
+log = logging.getLogger("openai-dalle")
+
+T = TypeVar("T")
+
+CHUNK_BYTES = 2**16
+POOL_SIZE = 32  # connections kept per host: one node can have four responses of eight images each to fetch
+MAX_ERROR_BYTES = 64 * 2**10  # an error is read only as far as its first sentences
+
+# The last is what `requests` raises for a SOCKS proxy when the library for it is missing.
+PROXY_ERRORS = (
+    requests.exceptions.ProxyError,
+    requests.exceptions.InvalidProxyURL,
+    ProxySchemeUnknown,
+    requests.exceptions.InvalidSchema,
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request.
+
+    `timeout_s` is (connect, each read or write), `total_s` the time for the whole exchange, `limit_bytes` the size of
+    a successful body. `billed` says that it costs money. Proxies and certificates come from the environment, as
+    `requests` does it; every request has an `auth`, so that a login in `.netrc` never counts.
+    """
+
+    method: str
+    url: str
+    auth: AuthBase
+    timeout_s: tuple[float, float]
+    total_s: float
+    limit_bytes: int
+    params: Mapping[str, str] = field(default_factory=dict)
+    json: Mapping[str, object] | None = None
+    data: Mapping[str, str | int] | None = None
+    files: Mapping[str, tuple[str, bytes, str]] | None = None
+    billed: bool = False
+
+    @property
+    def host(self) -> str:
+        """Host and port as they stand in the URL, for messages."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response that was read: of an error status, the first `MAX_ERROR_BYTES`; of a redirect, nothing.
+
+    `is_too_large`: the body goes on after `limit_bytes`. `is_encoded`: it is compressed, and was not read. `cut_off` is
+    the error that ended it before its time.
+    """
+
+    status_code: int
+    headers: Mapping[str, str]
+    body: bytearray
+    location: str | None = None
+    is_too_large: bool = False
+    is_encoded: bool = False
+    cut_off: ConnectionFailed | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is one of success."""
+        return 200 <= self.status_code < 300
+
+
+@dataclass
+class _InFlight:
+    """What is known of a request while it is under way."""
+
+    request: Request
+    sent: bool = False
+    expires_at: float = 0.0
+
+    @property
+    def expired(self) -> bool:
+        return time.monotonic() > self.expires_at
+
+
+# urllib3 makes connections by itself, in the thread of the request: this is how one finds the request it is for.
+_current = threading.local()
+
+
+class _FinalResponse(http.client.HTTPResponse):
+    """Skips interim responses such as 102 and 103 (RFC 9110, section 15.2); Python's own class skips only 100."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        while status in (102, 103):
+            http.client.parse_headers(self.fp)
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+        return version, status, reason
+
+
+class _Noting:
+    """Mixed into urllib3's connections: notes when a request may have gone out, and sends it piece by piece."""
+
+    sock: Any
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        in_flight: _InFlight = _current.in_flight
+        in_flight.sent = True
+        # urllib3 would keep the connect timeout until everything is sent.
+        self.sock.settimeout(in_flight.request.timeout_s[1])
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None:  # a connection that was kept alive
+            _current.in_flight.sent = True
+        super().request(*args, **kwargs)  # type: ignore[misc]
+
+    def send(self, data: Any) -> None:
+        # A socket's timeout is for a whole `sendall`, and an upload takes as long as the user's line needs.
+        if not isinstance(data, bytes):
+            super().send(data)  # type: ignore[misc]
+            return
+        for start in range(0, len(data), CHUNK_BYTES):
+            super().send(data[start : start + CHUNK_BYTES])  # type: ignore[misc]
+
+
+class _HTTPConnection(_Noting, HTTPConnection):
+    response_class = _FinalResponse
+
+
+class _HTTPSConnection(_Noting, HTTPSConnection):
+    response_class = _FinalResponse
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+class _Adapter(HTTPAdapter):
+    """An adapter of `requests` whose connections note what was sent, through an HTTP proxy, too."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if str(proxy).lower().startswith("socks"):
+            _current.in_flight.sent = True  # its connections are made by a library of their own: assume the worst
+        else:
+            manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        return manager
+
+
+class _Session(requests.Session):
+    """A session that leaves redirects alone, and never asks for a compressed body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Compressed images gain nothing, and a compressed body could unfold beyond any limit.
+        self.headers.update({"Accept-Encoding": "identity", "User-Agent": "openai-dalle"})
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _Adapter(pool_maxsize=POOL_SIZE))
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Even when it is not to follow a redirect, `requests` prepares the next request, and reads the whole body."""
+
+
+class _RedactQuery(logging.Filter):
+    """Cuts what follows a question mark, which signs a download, from urllib3's own log lines."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(part.partition("?")[0] if isinstance(part, str) else part for part in record.args)
+        return True
+
+
+_redact_query = _RedactQuery()
+
+
+class Transport:
+    """Connections to servers; use it as a context manager, from any thread."""
+
+    def __init__(self) -> None:
+        logging.getLogger("urllib3.connectionpool").addFilter(_redact_query)  # the same one again changes nothing
+        self._session = _Session()
+
+    def __enter__(self) -> Transport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._session.close()
+
+    def exchange(self, request: Request) -> Reply:
+        """Send a request and read the response. Raises ConnectionFailed; TimedOut after `total_s` at the latest."""
+        in_flight = _InFlight(request, expires_at=time.monotonic() + request.total_s)
+        try:
+            return _within(request.total_s, lambda: self._exchange(in_flight))
+        except TimeoutError:
+            raise _failure(Connection.TOTAL_TIMEOUT, in_flight) from None
+
+    def _exchange(self, in_flight: _InFlight) -> Reply:
+        if not in_flight.request.billed:
+            return _exchange_in(self._session, in_flight)
+        # On a connection of its own: a used one may be about to be closed by the server, and nobody could tell then
+        # what the server had received (RFC 9112, section 9.6).
+        with _Session() as session:
+            return _exchange_in(session, in_flight)
+
+
+def _exchange_in(session: requests.Session, in_flight: _InFlight) -> Reply:
+    request = in_flight.request
+    _current.in_flight = in_flight
+    try:
+        with session.request(
+            request.method,
+            request.url,
+            auth=request.auth,
+            params=dict(request.params),
+            json=request.json,
+            data=request.data,
+            files=request.files,
+            headers={"Connection": "close"} if request.billed else None,
+            timeout=request.timeout_s,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            log.debug("%s %s%s -> %s", request.method, request.host, urlsplit(request.url).path, response.status_code)
+            return _read(response, in_flight)
+    except (requests.RequestException, HTTPError, OSError) as err:
+        # Not chained: the text of the cause holds the whole URL, and with it what signs a download.
+        raise _failure(_kind(err, in_flight), in_flight) from None
+
+
+def _read(response: requests.Response, in_flight: _InFlight) -> Reply:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if response.is_redirect:
+        return Reply(response.status_code, headers, bytearray(), location=headers["location"])
+    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        return Reply(response.status_code, headers, bytearray(), is_encoded=True)
+    limit_bytes = in_flight.request.limit_bytes if 200 <= response.status_code < 300 else MAX_ERROR_BYTES
+    body = bytearray()
+    cut_off = None
+    try:
+        for piece in _pieces(response, in_flight):
+            body += piece
+            if len(body) > limit_bytes:
+                break
+    except (HTTPError, OSError) as err:
+        cut_off = _failure(_kind(err, in_flight), in_flight)
+    return Reply(response.status_code, headers, body, is_too_large=len(body) > limit_bytes, cut_off=cut_off)
+
+
+def _pieces(response: requests.Response, in_flight: _InFlight) -> Iterator[bytes]:
+    """The body as it comes in.
+
+    `read1` returns what there is: no wait for a full piece can pass the deadline, and nothing that arrived is lost when
+    the connection breaks. urllib3 1 has only `read`.
+    """
+    response.raw.enforce_content_length = True  # the default of urllib3 2, not of 1
+    read = getattr(response.raw, "read1", None) or response.raw.read
+    while not in_flight.expired:
+        piece = read(CHUNK_BYTES, decode_content=False)
+        if not piece:
+            return
+        yield piece
+    raise TimeoutError
+
+
+def _within(seconds: float, work: Callable[[], T]) -> T:
+    """`work()` in a thread that is abandoned after that time. Raises TimeoutError then.
+
+    A server can hold a thread up at many places (name resolution, drops of a header); its user waits no longer for it.
+    """
+    done = threading.Event()
+    outcome: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as err:
+            errors.append(err)
+        done.set()
+
+    threading.Thread(target=run, name="openai-dalle-http", daemon=True).start()
+    if not done.wait(seconds):
+        raise TimeoutError
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
+def _failure(kind: Connection, in_flight: _InFlight) -> ConnectionFailed:
+    return connection_error(kind, in_flight.request.host, sent=in_flight.sent, billed=in_flight.request.billed)
+
+
+def _kind(error: Exception, in_flight: _InFlight) -> Connection:
+    """Which of the cases in `errors` an exception of `requests` or urllib3 stands for."""
+    causes = _causes(error)
+
+    def is_about(*types: type[BaseException]) -> bool:
+        return any(isinstance(cause, types) for cause in causes)
+
+    if in_flight.expired:
+        return Connection.TOTAL_TIMEOUT
+    if in_flight.sent:
+        return Connection.READ_TIMEOUT if is_about(TimeoutError, ReadTimeoutError) else Connection.DROPPED
+    if is_about(*PROXY_ERRORS):
+        return Connection.PROXY
+    # Anything else that is no error of the libraries is about a certificate bundle that is not there.
+    if is_about(ssl.SSLError) or not isinstance(error, (requests.RequestException, HTTPError)):
+        return Connection.TLS
+    if is_about(TimeoutError):
+        return Connection.CONNECT_TIMEOUT
+    # A ValueError is what libraries raise for an address that cannot be one.
+    return Connection.NAME if is_about(socket.gaierror, ValueError) else Connection.REFUSED
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The exception and all that led to it, wherever the libraries keep it."""
+    seen: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        cause = waiting.pop()
+        if isinstance(cause, BaseException) and cause not in seen:
+            seen.append(cause)
+            waiting += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+    return seen
