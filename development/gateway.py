@@ -1,4 +1,4 @@
-"""LiteLLM's proxy in a process of its own, set up by `deploy/litellm.yaml`, on loopback.
+"""LiteLLM's proxy in a process of its own, set up by `docs/litellm.yaml`, on loopback.
 
 It runs in an environment of its own, because what it needs does not go together with what ComfyUI needs. It sees none
 of the caller's keys and settings, fetches nothing from the internet, and never outlives its caller.
@@ -15,7 +15,7 @@ from pathlib import Path
 from development.package import ROOT
 from development.program import HOST, Program, free_port
 
-CONFIGURATION = ROOT / "deploy" / "litellm.yaml"
+CONFIGURATION = ROOT / "docs" / "litellm.yaml"
 MASTER_KEY = "sk-gateway-1234567890"
 START_TIMEOUT_S = 180.0
 # What a program needs to run at all; nothing else of the caller's environment is handed on.

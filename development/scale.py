@@ -1,6 +1,6 @@
 """`python dev.py scale`: two ComfyUI processes, one gateway (LiteLLM's proxy), two upstreams, and what holds there.
 
-The gateway is set up by `deploy/litellm.yaml`. The emulator takes the part of both upstreams, so it costs nothing.
+The gateway is set up by `docs/litellm.yaml`. The emulator takes the part of both upstreams, so it costs nothing.
 Each check is a function whose docstring is the sentence that it prints; the reason why it does not hold follows.
 """
 
@@ -22,9 +22,9 @@ from typing import Any
 
 from PIL import Image
 
-from development.emulator import Emulator, Fault
 from development.comfyui import ComfyUI, problem
 from development.console import Failed, guarded, say
+from development.emulator import Emulator, Fault
 from development.gateway import MASTER_KEY, Gateway, Upstream, weights
 from development.program import local_request
 from development.workflows import Workflow, example_photo, inpainting, text_to_image
