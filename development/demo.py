@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from development.emulator import Emulator
 from development.comfyui import ComfyUI, problem
 from development.console import Failed, guarded, say
+from development.emulator import Emulator
 from development.events import Event
 from development.package import ROOT
 from development.workflows import Workflow, example_photo, inpainting, text_to_image

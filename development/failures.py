@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from development.emulator import Emulator, Fault
 from development.comfyui import ComfyUI
+from development.emulator import Emulator, Fault
 from development.workflows import EXAMPLES, SAVED
 
 

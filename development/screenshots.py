@@ -19,11 +19,11 @@ from typing import Any
 from PIL import Image, ImageOps
 from playwright.sync_api import Browser, expect
 
-from development.emulator import Emulator
 from development.browser import ChromiumNotFound, started_browser, visitor
 from development.comfyui import ComfyUI
 from development.console import Failed, guarded, say
 from development.editor_page import NODE, Editor, Point
+from development.emulator import Emulator
 from development.failures import FAILURES
 from development.frontends import FrontendNotFound, comfyui_for_browser, use_own_key
 from development.package import ROOT

@@ -21,9 +21,9 @@ from typing import Any
 
 import psutil
 
-from development.emulator import Emulator, Fault
 from development.comfyui import ComfyUI, problem
 from development.console import Failed, guarded
+from development.emulator import Emulator, Fault
 from development.events import Listener
 from development.workflows import Workflow, example_photo, inpainting, text_to_image
 

@@ -12,11 +12,11 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.stage import KEY, Stage
 from development.archive import archived_files, write_archive
 from development.comfyui import ComfyUI
 from development.package import ROOT, copy_package
 from development.workflows import text_to_image
+from tests.stage import KEY, Stage
 
 if sys.version_info >= (3, 11):
     import tomllib
