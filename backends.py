@@ -192,8 +192,8 @@ def choose_backend(settings: Settings, account: Account, *, comfy_api_base: str)
         owner = _owner(account.token) if account.token else repr(headers)
         return _backend(settings, comfy_api_base.rstrip("/") + "/proxy/openai", headers, account=owner, hosted=True)
     base_url = (settings.openai_base_url or OPENAI_URL).rstrip("/")
-    host = urlsplit(base_url).hostname or ""
-    is_openai = host == "api.openai.com" or host.endswith(".api.openai.com")
+    host = server_host(settings)
+    is_openai = is_openai_host(host)
     if is_openai and not settings.openai_api_key:
         raise SettingsError(NO_KEY)
     # The variable is Azure's own; whoever has it for another program may still use OpenAI here.
@@ -201,6 +201,23 @@ def choose_backend(settings: Settings, account: Account, *, comfy_api_base: str)
     params = {"api-version": settings.openai_api_version or "preview"} if is_azure else {}
     headers = _key_headers(settings, is_azure=is_azure)
     return _backend(settings, base_url, headers, account=repr(headers), params=params, hosted=is_openai or is_azure)
+
+
+def server_host(settings: Settings) -> str:
+    """The host that gets the user's own key."""
+    return urlsplit(settings.openai_base_url or OPENAI_URL).hostname or ""
+
+
+def is_openai_host(host: str) -> bool:
+    """Whether this is OpenAI itself, in whatever region."""
+    return host == "api.openai.com" or host.endswith(".api.openai.com")
+
+
+def known_prices(settings: Settings) -> Mapping[str, float]:
+    """US dollars for one 1024x1024 image, by gpt-image's quality; empty where nobody knows what these settings cost."""
+    is_usual_model = settings.dalle2_model.lower() in ("", "auto", GPT_IMAGE_MODELS[0])
+    is_usual_server = settings.backend == "comfy" or is_openai_host(server_host(settings))
+    return PRICES_USD if is_usual_model and is_usual_server else {}
 
 
 def _backend(

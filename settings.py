@@ -98,6 +98,11 @@ def read_settings(files: SettingsFiles) -> Settings:
     values: Values = {}
     for _, found in reversed(settings_by_source(files)):
         values.update(found)
+    return checked(values, f"in the environment, in {files.env} or in the settings page")
+
+
+def checked(values: Values, where: str) -> Settings:
+    """These values as settings. Raises SettingsError, which says `where` they are set."""
     try:
         return Settings(**values)
     except ValidationError as err:
@@ -105,10 +110,7 @@ def read_settings(files: SettingsFiles) -> Settings:
         name = str(problem["loc"][0]).upper()
         why = problem["msg"].removeprefix("Value error, ")
     # Raised here, and so not chained to an error that holds what the file says.
-    raise SettingsError(
-        f"The setting {name} (in the environment, in {files.env} or in the settings page) cannot be used: {why}. "
-        f"{Charge.NO.value}"
-    )
+    raise SettingsError(f"The setting {name} ({where}) cannot be used: {why}. {Charge.NO.value}")
 
 
 def settings_by_source(files: SettingsFiles) -> list[tuple[str, Values]]:
@@ -117,7 +119,7 @@ def settings_by_source(files: SettingsFiles) -> list[tuple[str, Values]]:
     Raises SettingsError for a file that cannot be read.
     """
     above = [("environment", _named(os.environ)), (".env", _named(_env_file_values(files.env)))]
-    editor = _editor_values(files.editor)
+    editor = editor_values(files.editor)
     if any(name in values for _, values in above for name in KEY_AND_ADDRESS):
         for name in KEY_AND_ADDRESS:
             editor.pop(name, None)
@@ -147,7 +149,8 @@ def _env_file_values(file: Path | None) -> Mapping[str, Any]:
     raise SettingsError(complaint)  # not chained to an error that holds what the file says
 
 
-def _editor_values(file: Path | None) -> Values:
+def editor_values(file: Path | None) -> Values:
+    """What the editor's settings page has stored. Raises SettingsError for a file that cannot be read."""
     if file is None or not file.is_file():
         return {}
     try:
