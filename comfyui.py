@@ -9,8 +9,9 @@ import asyncio
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,20 @@ from .generation.call_context import CallContext, CallGroup
 log = logging.getLogger("openai-dalle")
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """A request of the editor's page: the address it came from, its headers (names in lower case), and its body."""
+
+    remote: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+JsonAnswer = tuple[int, dict[str, Any]]
+Handler = Callable[[PageRequest], JsonAnswer]
+Routes = Mapping[tuple[str, str], Handler]
 
 POLL_S = 0.05  # how often a waiting node looks whether it was cancelled, and shows what is new
 PREVIEW_SIDE_PX = 512
@@ -134,6 +149,25 @@ def settings_folder() -> Path | None:
     if not hasattr(folder_paths, "get_system_user_directory"):
         return None
     return Path(folder_paths.get_system_user_directory("openai_dalle"))
+
+
+def add_routes(routes: Routes) -> None:
+    """Let ComfyUI's web server answer these methods and paths, each in a thread beside its event loop."""
+    server = _server()
+    for (method, path), handler in routes.items() if server is not None else ():
+        server.routes.route(method, path)(_beside_loop(handler))
+
+
+def _beside_loop(handler: Handler) -> Callable[[Any], Any]:
+    from aiohttp import web  # only ComfyUI needs it
+
+    async def respond(request: web.Request) -> web.Response:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        asked = PageRequest(request.remote or "", headers, await request.read())
+        status, content = await asyncio.to_thread(handler, asked)
+        return web.json_response(content, status=status, headers={"Cache-Control": "no-store"})
+
+    return respond
 
 
 def replace_built_in(node_id: str, node: type, display_name: str) -> None:
