@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from . import comfyui
+from . import comfyui, editor
 from .api_client import ImagesClient
 from .backends import Account, DalleRequest, choose_backend
 from .errors import Charge
@@ -54,6 +54,11 @@ SEED_INPUT = (
 )
 
 
+def _settings_files() -> SettingsFiles:
+    folder = comfyui.settings_folder()
+    return SettingsFiles(editor=folder / "settings.json" if folder else None)
+
+
 class _UsesAccount:
     """A class attribute that is true exactly when the settings of this moment choose Comfy.org's proxy."""
 
@@ -71,7 +76,7 @@ class DalleNode:
     memory: ClassVar[ServerMemory] = ServerMemory()
     cache: ClassVar[AnswerCache] = AnswerCache()
     host: ClassVar[comfyui.Host] = comfyui.Host(cache)
-    settings_files: ClassVar[SettingsFiles] = SettingsFiles()
+    settings_files: ClassVar[SettingsFiles] = _settings_files()
 
     # Turns the inputs of a node into jobs. Raises ValueError for inputs that cannot work.
     jobs: ClassVar[Callable[..., list[Job]]]
@@ -271,3 +276,5 @@ NODE_DISPLAY_NAME_MAPPINGS = {"OpenAIDalle2": "OpenAI DALL·E 2"}
 
 for node_id, node in NODE_CLASS_MAPPINGS.items():
     comfyui.replace_built_in(node_id, node, NODE_DISPLAY_NAME_MAPPINGS[node_id])
+
+comfyui.add_routes(editor.routes(lambda: DalleNode.settings_files))
