@@ -53,6 +53,7 @@ ELSEWHERE = (
 NOT_THIS_PAGE = "Settings can be changed only from ComfyUI's own page."
 NO_FOLDER = "This ComfyUI has no folder for settings. Write them into the file .env of this node's folder."
 KEY_ALONE = "A key is stored only together with the address of its server."
+KEY_DROPPED = "The stored key was for another server, and is removed. Enter the key for this one."
 USES_ACCOUNT = "The nodes use your Comfy.org account, which is asked when you run. There is no key to try."
 
 
@@ -94,7 +95,8 @@ def change(request: PageRequest, files: SettingsFiles) -> JsonAnswer:
         values = _changes(request.body)
         _raise_for_fixed(values, files)
         stored = _stored(files.editor)
-        if ADDRESS in values and KEY not in values and values[ADDRESS] != stored.get(ADDRESS, ""):
+        is_orphan = KEY in stored and KEY not in values and values.get(ADDRESS) not in (None, stored.get(ADDRESS, ""))
+        if is_orphan:
             values[KEY] = ""
         stored = {name: value for name, value in {**stored, **values}.items() if value}
         checked(stored, "in the settings page")
@@ -103,7 +105,8 @@ def change(request: PageRequest, files: SettingsFiles) -> JsonAnswer:
         return _error(400, str(err))
     except OSError as err:
         return _error(500, f"The file {files.editor} could not be written: {err.strerror}.")
-    return show(request, files)
+    status, state = show(request, files)
+    return status, {**state, "notice": KEY_DROPPED if is_orphan else ""}
 
 
 def test_connection(request: PageRequest, files: SettingsFiles) -> JsonAnswer:

@@ -80,6 +80,7 @@ def test_a_changed_address_drops_the_stored_key(files: SettingsFiles, address: s
     change(files, {"openai_api_key": KEY, "openai_base_url": "https://example.com/v1"})
     answer = change(files, {"openai_base_url": address})
     assert not fields(answer)["openai_api_key"]["is_set"]
+    assert answer[1]["notice"] == editor.KEY_DROPPED
     assert "openai_api_key" not in stored(files)
 
 

@@ -5,10 +5,10 @@ import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
 
 const NODES = ["OpenAIDalle2", "OpenAIDalle3"]
-const isOurs = (node) => NODES.includes(node?.type)
-const valueOf = (node, name) => node.widgets?.find((widget) => widget.name === name)?.value
+const isOurs = (node) => NODES.includes(node?.comfyClass)
+const rootGraph = () => app.rootGraph ?? app.graph
 
-let state = { fields: {}, prices: {}, problem: "" }
+let state = { fields: {}, prices: {} } // what the settings are, as the server says
 
 async function ask(path, body) {
   const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }
@@ -18,43 +18,51 @@ async function ask(path, body) {
   return content
 }
 
-function element(tag, properties, style) {
+async function load() {
+  state = await ask("settings").catch((error) => ({ fields: {}, prices: {}, problem: error.message }))
+  rows.forEach((show) => show())
+}
+
+function element(tag, properties, style, ...children) {
   const made = Object.assign(document.createElement(tag), properties)
   Object.assign(made.style, style)
+  made.append(...children)
   return made
 }
 
-// The settings page. The frontend's own store of settings is handed to everybody who asks: nothing is put there.
+// The settings page. Nothing is put into the frontend's own store of settings, which is handed to everybody who asks.
 
 const BOX = {
   background: "var(--comfy-input-bg)", color: "var(--input-text)", border: "1px solid var(--border-color)",
   borderRadius: "6px", padding: "6px 10px", width: "100%",
 }
+const COLUMN = { display: "grid", gap: "4px", width: "min(24rem, 45vw)" }
+const SMALL = { fontSize: "12px", whiteSpace: "pre-wrap", overflowWrap: "anywhere" }
 const FROM = { environment: "Fixed by the environment.", ".env": "Fixed by the file .env.", editor: "Set here." }
 const rows = []
 
-function row(name, options) {
+function row(name, { placeholder = "", options } = {}) {
   const isKey = name === "openai_api_key"
-  const input = element(options ? "select" : "input", isKey ? { type: "password", autocomplete: "off" } : {}, BOX)
-  for (const [value, textContent] of Object.entries(options ?? {})) input.append(element("option", { value, textContent }))
-  const note = element("div", {}, { fontSize: "12px", opacity: 0.8 })
-  const remove = element("button", { textContent: "Remove the key" }, { ...BOX, cursor: "pointer" })
+  const choices = Object.entries(options ?? {}).map(([value, text]) => element("option", { value, textContent: text }))
+  const input = element(options ? "select" : "input", isKey ? { type: "password" } : {}, BOX, ...choices)
+  const remove = element("button", { textContent: "Remove the key", onclick: () => save("") }, BOX)
+  const note = element("div", {}, SMALL)
   const show = () => {
     const { value = "", source, fixed = true, is_set: isSet } = state.fields[name] ?? {}
-    const missing = isKey ? "No key is set." : "The usual value."
     input.value = value
     input.disabled = fixed || Boolean(state.read_only)
-    input.placeholder = isSet ? "A key is set, and never shown" : isKey ? "Paste your key here" : "https://api.openai.com/v1"
+    input.placeholder = isSet ? "A key is set, and never shown" : placeholder
     remove.hidden = input.disabled || !isSet
-    note.textContent = state.problem || FROM[source] || (fixed ? "Fixed outside of the editor." : missing)
-    if (state.read_only) note.textContent += ` ${state.read_only}`
+    note.textContent = FROM[source] ?? (fixed ? "" : isKey ? "No key is set." : "The usual value.")
+    if (isKey) note.textContent = state.problem || state.read_only || note.textContent
   }
   const save = async (value) => {
     // A key is stored for the address that is shown beside it.
     const address = isKey && { openai_base_url: state.fields.openai_base_url.value }
     try {
       state = await ask("settings", { ...address, [name]: value })
-      rows.forEach((each) => each.show())
+      rows.forEach((show) => show())
+      note.textContent = state.notice || note.textContent
       await refreshNodes()
     } catch (error) {
       note.textContent = error.message
@@ -63,186 +71,167 @@ function row(name, options) {
   input.onchange = () => (input.value || !isKey) && save(input.value)
   // A pasted key counts at once: whoever then closes the settings with Escape never leaves the field.
   if (isKey) input.onpaste = () => setTimeout(input.onchange)
-  remove.onclick = () => save("")
-  const made = element("div", {}, { width: "min(24rem, 45vw)", display: "grid", gap: "4px" })
-  made.append(input, ...(isKey ? [remove] : []), note)
-  rows.push({ show })
-  return () => made
+  rows.push(show)
+  const made = element("div", {}, COLUMN, input, ...(isKey ? [remove] : []), note)
+  return () => {
+    if (isKey) load()
+    return made
+  }
 }
 
 function testRow() {
-  const button = element("button", { textContent: "Test" }, { ...BOX, cursor: "pointer" })
-  const note = element("div", {}, { fontSize: "12px", whiteSpace: "pre-wrap", overflowWrap: "anywhere" })
-  button.onclick = async () => {
+  const note = element("div", {}, SMALL)
+  const test = async () => {
     note.textContent = "Asking the server ..."
     note.textContent = await ask("test", {}).then((answer) => answer.message, (error) => error.message)
   }
-  const made = element("div", {}, { width: "min(24rem, 45vw)", display: "grid", gap: "4px" })
-  made.append(button, note)
+  const made = element("div", {}, COLUMN, element("button", { textContent: "Test", onclick: test }, BOX), note)
   return () => made
 }
 
 const BACKENDS = { auto: "Your key or server, if one is set", comfy: "Comfy.org account", openai: "Your key or server" }
 const QUALITIES = { low: "Low", medium: "Medium", high: "High", auto: "As the model chooses" }
 const SETTINGS = [
-  ["Key", "API key", row("openai_api_key")],
-  ["Server", "Server address", row("openai_base_url")],
-  ["Backend", "Who makes the images", row("dalle2_backend", BACKENDS)],
+  ["Key", "API key", row("openai_api_key", { placeholder: "Paste your key here" })],
+  ["Server", "Server address", row("openai_base_url", { placeholder: "https://api.openai.com/v1" })],
+  ["Backend", "Who makes the images", row("dalle2_backend", { options: BACKENDS })],
   ["Model", "Model", row("dalle2_model")],
-  ["Quality", "Quality (DALL·E 2)", row("dalle2_quality", QUALITIES)],
+  ["Quality", "Quality (DALL·E 2)", row("dalle2_quality", { options: QUALITIES })],
   ["Test", "Test connection", testRow()],
-].map(([id, name, type], index) => ({
-  id: `OpenAIDalle.${id}`, category: ["OpenAI DALL·E", "OpenAI DALL·E", id], name, type, sortOrder: 100 - index,
-}))
+].map(([id, name, type], place) => (
+  { id: `OpenAIDalle.${id}`, category: ["OpenAI DALL·E", "OpenAI DALL·E", id], name, type, sortOrder: 100 - place }
+))
 
-// What a run costs, and who is paid.
+/** Let everything in the editor follow changed settings, the sign-in button of 1.58 included. */
+async function refreshNodes() {
+  await (app.reloadNodeDefs ? app.reloadNodeDefs() : app.refreshComboInNodes())
+  app.canvas.setDirty(true, true)
+}
 
-/** The price for the frontend's own badge, which it shows for accounts. The prices are those of square images. */
-function priceBadge(type) {
-  const prices = state.prices[type] ?? {}
+/** Nodes on the canvas keep the definition that they were made with. */
+function updateNodes(graph, defs) {
+  for (const node of graph?.nodes ?? []) {
+    updateNodes(node.subgraph, defs)
+    if (!isOurs(node)) continue
+    const { api_node, price_badge } = defs[node.comfyClass]
+    Object.assign(node.constructor.nodeData, { api_node, price_badge })
+  }
+}
+
+// What a run costs, and who is paid. The known prices are those of square images.
+
+/** The price for the frontend's own badge, which it shows for accounts (1.49 and newer). */
+function priceBadge(id) {
+  const prices = state.prices[id] ?? {}
   if (!Object.keys(prices).length) return undefined
-  const n = { name: "n", type: "INT" }
-  const [quality, size] = ["quality", "size"].map((name) => ({ name, type: "COMBO" }))
-  const each = `{"type": "usd", "usd": PRICE, "format": {"approximate": inputs.image.connected}}`
-  const expr = "" in prices
-    ? each.replace("PRICE", `${prices[""]} * widgets.n`)
-    : `widgets.size = "1024x1024" ? ${each.replace("PRICE", `$lookup(${JSON.stringify(prices)}, widgets.quality)`)}`
-  const widgets = "" in prices ? [n] : [quality, size]
+  const price = (usd) => `{"type": "usd", "usd": ${usd}, "format": {"approximate": inputs.image.connected}}`
+  const byQuality = `widgets.size = "1024x1024" ? ${price(`$lookup(${JSON.stringify(prices)}, widgets.quality)`)}`
+  const [n, quality, size] = [["n", "INT"], ["quality", "COMBO"], ["size", "COMBO"]].map(([name, type]) => ({ name, type }))
+  const [expr, widgets] = "" in prices ? [price(`${prices[""]} * widgets.n`), [n]] : [byQuality, [quality, size]]
   return { engine: "jsonata", depends_on: { widgets, inputs: ["image"], input_groups: [] }, expr }
 }
 
 function payer(node) {
-  const quality = valueOf(node, "quality") ?? ""
-  const each = quality && valueOf(node, "size") !== "1024x1024" ? undefined : state.prices[node.type]?.[quality]
+  const { n = 1, quality = "", size } = Object.fromEntries(node.widgets?.map(({ name, value }) => [name, value]) ?? [])
+  const usd = quality && size !== "1024x1024" ? 0 : n * (state.prices[node.comfyClass]?.[quality] ?? 0)
   const isEdit = node.inputs?.some((input) => input.name === "image" && input.link != null)
-  const price = each && `${isEdit ? "~" : ""}$${+(each * (valueOf(node, "n") ?? 1)).toFixed(3)}`
-  return [price, state.pays].filter(Boolean).join(" · ")
-}
-
-/** A badge without a price is none, and 1.32 knows only what DALL·E 2 cost. */
-function isWrong(badge) {
-  return badge.icon && (!badge.text || badge.text.startsWith("$"))
+  return [usd && `${isEdit ? "~" : ""}$${+usd.toFixed(3)}`, state.pays].filter(Boolean).join(" · ")
 }
 
 function addBadge(node) {
-  const { LGraphBadge } = window
-  const none = new LGraphBadge({ text: "" })
-  const get = (badge) => (typeof badge === "function" ? badge() : badge)
-  node.badges.forEach((badge, index) => (node.badges[index] = () => (isWrong(get(badge)) ? none : get(badge))))
-  node.badges.push(() => new LGraphBadge({ text: payer(node), bgColor: "#444", fgColor: "#ddd" }))
+  const badge = (text) => new window.LGraphBadge({ text, bgColor: "#444", fgColor: "#ddd" })
+  node.badges.push(() => badge(payer(node)))
+  // 1.32 knows only what DALL·E 2 cost, in dollars; 1.49 shows a badge without a price where none is known.
+  const isWrong = ({ icon, text }) => icon && (!text || text.startsWith("$"))
+  const checked = (get) => () => (isWrong(get()) ? badge("") : get())
+  // The frontend adds its own in the same hook, before this or after.
+  setTimeout(() => node.badges.forEach((get, place, all) => typeof get === "function" && (all[place] = checked(get))))
 }
 
-async function refreshNodes() {
-  await (app.reloadNodeDefs ? app.reloadNodeDefs() : app.refreshComboInNodes())
-  app.canvas?.setDirty(true, true)
-}
+// Messages. For these the frontend has words of its own, in the user's language.
 
-function everyNode(graph, visit) {
-  for (const node of graph?.nodes ?? []) {
-    visit(node)
-    everyNode(node.subgraph, visit)
-  }
-}
-
-// Messages.
-
-// The frontend shows words of its own for these, in the user's language.
 const FRONTEND_SAYS = new RegExp(
   "^(Payment Required:|Rate Limit Exceeded:|Your request was flagged by our content moderation system)" +
     "|Unauthorized: Please login first to use this node\\.|Field 'prompt' cannot be empty\\."
 )
 let toast
 
+function showToast(node, message) {
+  const button = (textContent, act) => {
+    const onclick = () => (toast.remove(), act?.())
+    return element("button", { textContent, onclick }, { ...BOX, width: "auto", margin: "10px 8px 0 0" })
+  }
+  const place = { position: "fixed", zIndex: 9000, bottom: "72px", left: "calc(50% - 18rem)", width: "36rem" }
+  const style = { ...BOX, ...place, padding: "14px 18px", borderLeft: "4px solid #e05252", boxShadow: "0 4px 16px #0008" }
+  toast = element("div", { role: "alert" }, style, message, element("br"))
+  toast.append(button("Help", () => openHelp(node)), button("Close"))
+  document.body.append(toast)
+}
+
 async function openHelp(node) {
   app.canvas.deselectAll()
   app.canvas.selectNode(node)
   for (let tries = 0; tries < 20; tries++) {
     await new Promise((done) => setTimeout(done, 100))
-    const button = document.querySelector("[data-testid=info-button]")
+    const button = document.querySelector("[data-testid=info-button]") // comes with the selection, unless switched off
     if (button) return button.click()
   }
-  window.open(new URL(`../docs/${node.type}.md`, import.meta.url))
+  window.open(new URL(`../docs/${node.comfyClass}.md`, import.meta.url))
 }
 
-function showToast(node, message) {
-  toast = element("div", { role: "alert" }, {
-    ...BOX, position: "fixed", zIndex: 9000, bottom: "72px", left: "50%", transform: "translateX(-50%)", width: "36rem",
-    maxWidth: "80vw", padding: "14px 18px", borderLeft: "4px solid #e05252", boxShadow: "0 4px 16px #0008",
-  })
-  const button = { ...BOX, width: "auto", cursor: "pointer", margin: "10px 8px 0 0" }
-  const help = element("button", { textContent: "Help", onclick: () => openHelp(node) }, button)
-  const close = element("button", { textContent: "Close", onclick: () => toast.remove() }, button)
-  toast.append(element("div", { textContent: message }, {}), help, close)
-  document.body.append(toast)
-}
+// The line about a run's outcome. 1.58 takes texts away when a run ends, 1.32 leaves the last one of a cancelled run.
 
-// The line about a run's outcome. The frontend takes texts away when a run ends, or leaves the last one of a cancelled run.
-
-const lines = new Map()
-const waiting = new Set()
+const lines = new Map() // by the node's id: the text, and the workflow that it is for
+const running = new Set() // nodes that have said something and not returned
 const workflow = () => app.extensionManager.workflow?.activeWorkflow
 
 function nodeOf(executionId) {
-  let node
-  for (const id of String(executionId).split(":")) node = (node ? node.subgraph : app.rootGraph ?? app.graph)?.getNodeById(id)
-  return node
+  const ids = String(executionId).split(":") // the nodes around it, from the outermost inward
+  return ids.reduce((graph, id) => (graph.subgraph ?? graph).getNodeById?.(id) ?? {}, rootGraph())
 }
 
-function endRun(lineFor) {
-  for (const id of waiting) lines.set(id, { text: lineFor(id), in: workflow() })
-  waiting.clear()
+function endRun(textFor) {
+  for (const id of running) lines.set(id, { text: textFor(id), of: workflow() })
   setTimeout(() => {
-    for (const [nodeId, line] of lines) {
-      if (line.in === workflow()) api.dispatchCustomEvent("progress_text", { nodeId, text: line.text })
-    }
-    waiting.clear()
+    for (const [nodeId, { text, of }] of lines)
+      if (of === workflow()) api.dispatchCustomEvent("progress_text", { nodeId, text })
+    running.clear()
   })
 }
 
 function followRuns() {
   api.addEventListener("execution_start", () => toast?.remove())
-  api.addEventListener("progress_text", ({ detail }) => isOurs(nodeOf(detail.nodeId)) && waiting.add(String(detail.nodeId)))
-  api.addEventListener("executed", ({ detail }) => {
-    const text = detail.output?.openai_dalle?.[0]
-    if (text) lines.set(String(detail.node), { text, in: workflow() })
-    waiting.delete(String(detail.node))
+  api.addEventListener("progress_text", ({ detail: { nodeId } }) => isOurs(nodeOf(nodeId)) && running.add(String(nodeId)))
+  api.addEventListener("executed", ({ detail: { node, output } }) => {
+    const text = output?.openai_dalle?.[0]
+    if (text) lines.set(String(node), { text, of: workflow() })
+    running.delete(String(node))
   })
   api.addEventListener("execution_success", () => endRun(() => ""))
   api.addEventListener("execution_interrupted", () => endRun(() => state.cancelled))
-  api.addEventListener("execution_error", ({ detail }) => {
-    const [message] = detail.exception_message.split("\n")
-    endRun((id) => (id === String(detail.node_id) ? message.split(". ")[0] : "Stopped."))
-    const isInDialog = !app.extensionManager.setting.get("Comfy.RightSidePanel.ShowErrorsTab")
-    const node = nodeOf(detail.node_id)
-    if (isOurs(node) && !isInDialog && !FRONTEND_SAYS.test(message)) showToast(node, message)
+  api.addEventListener("execution_error", ({ detail: { node_id, exception_message } }) => {
+    const [message] = exception_message.split("\n")
+    const node = nodeOf(node_id)
+    endRun((id) => (id === String(node_id) ? message.split(". ")[0] : "Stopped."))
+    // Where the frontend's new list of errors is off, or not there yet, it shows our message in a dialog.
+    const isHidden = app.extensionManager.setting.get("Comfy.RightSidePanel.ShowErrorsTab")
+    if (isOurs(node) && isHidden && !FRONTEND_SAYS.test(message)) showToast(node, message)
   })
-}
-
-// A saved node that still names ComfyUI's own package would send the next reader to update ComfyUI.
-function own(node) {
-  if (isOurs(node) && node.properties.cnr_id === "comfy-core")
-    Object.assign(node.properties, { cnr_id: state.package.name, ver: state.package.version })
 }
 
 app.registerExtension({
   name: "openai-dalle",
   settings: SETTINGS,
   setup: followRuns,
-  async addCustomNodeDefs() {
-    state = await ask("settings").catch((error) => ({ ...state, problem: error.message }))
-    rows.forEach((each) => each.show())
-  },
+  addCustomNodeDefs: load,
   beforeRegisterNodeDef(type, data) {
     if (NODES.includes(data.name)) data.price_badge = priceBadge(data.name)
   },
-  nodeCreated: (node) => isOurs(node) && setTimeout(() => addBadge(node)),
-  loadedGraphNode: own,
-  // Nodes that were there before the settings changed keep the definition of before.
-  refreshComboInNodes(defs) {
-    everyNode(app.rootGraph ?? app.graph, (node) => {
-      if (!isOurs(node)) return
-      const { api_node, price_badge } = defs[node.type]
-      Object.assign(node.constructor.nodeData, { api_node, price_badge })
-    })
+  nodeCreated: (node) => isOurs(node) && addBadge(node),
+  loadedGraphNode(node) {
+    // A node that still names ComfyUI's own package would send the next reader to update ComfyUI.
+    if (!isOurs(node) || node.properties.cnr_id !== "comfy-core" || !state.package) return
+    Object.assign(node.properties, { cnr_id: state.package.name, ver: state.package.version })
   },
+  refreshComboInNodes: (defs) => updateNodes(rootGraph(), defs),
 })
