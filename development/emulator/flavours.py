@@ -1,20 +1,21 @@
-"""How the servers that speak the OpenAI Images API differ, as one table.
-
-A flavour is data only; the rules for the fields of a request are in `rules`, chosen by `rules_for`.
-"""
+"""How the servers that speak the OpenAI Images API differ, as one table: OpenAI and its twins are strict, others lenient."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from .rules import DALLE_2, FIXED_SIZES, FREE_SIZES, LENIENT, Rules
+from . import contract
+from .lenient import Flavour, Job, LiteLLM, LocalAI, SdCpp, SGLang, Size, Vllm, Xinference, check_body
+from .wire import Call, Refusal
+
+__all__ = ["FLAVOURS", "RELEASES", "Flavour"]
 
 # Unix times of the models' releases: a client that wants the newest one has to compare them.
 RELEASES: Mapping[str, int] = {
+    "dall-e-3": 1698785189,
     "dall-e-2": 1698798177,
-    "gpt-image-1-mini": 1758845821,
     "gpt-image-1.5": 1764030620,
     "gpt-image-2": 1776643200,
     "gpt-image-2.5-flare": 1788825600,
@@ -22,134 +23,120 @@ RELEASES: Mapping[str, int] = {
     "gpt-image-2.6-flare": 1793750400,
     "gpt-image-2.6-sunburst": 1793750401,
 }
+ALIVE = tuple(name for name in RELEASES if not name.startswith("dall-e"))
 
 
-@dataclass(frozen=True)
-class Flavour:
-    """One kind of server.
+class OpenAI(Flavour):
+    """OpenAI itself: every field is checked, and one that its model does not know is refused."""
 
-    `base_path`: what its base URL ends in. `models`: the names it takes, none meaning any.
-    `models_owner`: whose they are, as its list of models says.
-    `strict`: it knows its models' rules and every field; the others let unknown fields pass.
-    `null_status`: what it answers to a JSON null, if it minds.
-    `auth`: "bearer", "api-key", "comfy" or "none". `error_shape`: a name of `errors.SHAPES`.
-    `result`: how pictures come back by default: "b64", "url", "relative_url" or "file_path".
-    `formats`: the values of `response_format` it obeys; the others it refuses if it `checks_format`.
-    `mask_field`: the file it takes as mask, if any. `white_is_edit`: the mask is read from its luminance,
-    and the alpha of mask and image is ignored. `refuses_auto_size`: for new pictures, not for edits.
-    `extras`: what it adds to each item of `data`.
-    """
+    def check(self, call: Call, models: Collection[str], *, editing: bool) -> None:
+        check_body(call, editing=editing)
+        model = call.fields.get("model")
+        if not model:
+            message = "you must provide a model parameter"
+            raise Refusal(400, message, "model", "missing_required_parameter")
+        if not isinstance(model, str) or (models and model not in models):
+            raise self.no_model(model, models)
+        contract.check(call, contract.rules_for(model), editing=editing)
 
-    base_path: str = "/v1"
-    models: tuple[str, ...] = ()
-    models_owner: str = "system"
-    auth: str = "bearer"
-    error_shape: str = "openai"
-    strict: bool = False
-    null_status: int | None = None
-    result: str = "b64"
-    formats: tuple[str, ...] = ("b64_json", "url")
-    checks_format: bool = True
-    picture_path: str = "/pictures/{name}"
-    picture_format: str = "PNG"
-    edit_route: str = "edits"
-    mask_field: str | None = "mask"
-    white_is_edit: bool = False
-    needs_mask: bool = False
-    refuses_auto_size: bool = False
-    needs_model: bool = False
-    needs_api_version: bool = False
-    default_size: tuple[int, int] = (1024, 1024)
-    extras: Mapping[str, Any] = field(default_factory=dict)
+    def read(self, call: Call, models: Collection[str], *, editing: bool) -> Job:
+        job = super().read(call, models, editing=editing)
+        if job.model.startswith("dall-e") and "response_format" not in call.fields:
+            return dataclasses.replace(job, result="url")
+        return job
 
-    def result_for(self, asked: str | None) -> str:
-        """Return how pictures come back when "b64", "url" or nothing was asked for."""
-        # What a server calls a URL may be half of one, or a path on its disk.
-        return self.result if asked == "url" and self.result != "b64" else asked or self.result
+    def item(self, b64: str | None, url: str | None, job: Job, name: str) -> dict[str, Any]:
+        more = {"revised_prompt": job.prompt} if job.model == "dall-e-3" else {}
+        return {**more, **super().item(b64, url, job, name)}
+
+    def answer(self, job: Job, items: list[dict[str, Any]], size: Size) -> dict[str, Any]:
+        body = super().answer(job, items, size)
+        if job.model.startswith("dall-e"):
+            return body
+        more = {
+            "background": "transparent" if job.transparent else "opaque",
+            "output_format": job.picture_format.lower(),
+            "quality": "low" if job.quality == "auto" else job.quality,
+            "size": f"{size[0]}x{size[1]}",
+            "usage": {"input_tokens": 10, "output_tokens": 200 * len(items), "total_tokens": 10 + 200 * len(items)},
+        }
+        return {**body, **more}
+
+
+class Comfy(OpenAI):
+    """Comfy.org's proxy: it speaks for itself about accounts and money, and hands OpenAI's own refusals through."""
+
+    def error_body(self, refusal: Refusal) -> dict[str, Any]:
+        if refusal.code is not None and refusal.status not in (401, 402):
+            return super().error_body(refusal)
+        titles = {401: "Unauthorized", 402: "Payment Required", 404: "Not Found", 429: "Rate Limit Exceeded"}
+        return {"error": titles.get(refusal.status, "Upstream Error"), "message": refusal.message}
+
+
+class Azure(OpenAI):
+    """Azure OpenAI: a model is the name of a deployment, and some errors have other codes."""
+
+    def error_body(self, refusal: Refusal) -> dict[str, Any]:
+        codes = {"moderation_blocked": "contentFilter", "model_not_found": "DeploymentNotFound"}
+        code = codes.get(refusal.code or "", refusal.code) or str(refusal.status)
+        if refusal.status in (401, 404):
+            return {"error": {"code": code, "message": refusal.message}}
+        return {"error": {**super().error_body(refusal)["error"], "code": code}}
 
 
 FLAVOURS: Mapping[str, Flavour] = {
-    "openai": Flavour(
-        models=tuple(name for name in RELEASES if name != "dall-e-2"),
-        strict=True,
-        null_status=400,
-        needs_model=True,
-    ),
-    "comfy": Flavour(
-        base_path="/proxy/openai",
-        models=tuple(name for name in RELEASES if name not in ("dall-e-2", "gpt-image-1-mini")),
-        auth="comfy",
-        error_shape="comfy",
-        strict=True,
-        null_status=400,
-        needs_model=True,
-    ),
-    "azure": Flavour(
-        base_path="/openai/v1",
-        models=("my-gpt-image",),
-        auth="api-key",
-        error_shape="azure",
-        strict=True,
-        null_status=400,
-        needs_model=True,
-        needs_api_version=True,
-    ),
-    "litellm": Flavour(error_shape="litellm", needs_model=True),
-    "sdcpp": Flavour(
+    "openai": OpenAI(models=ALIVE),
+    "comfy": Comfy(base_path="/proxy/openai", models=ALIVE, auth="comfy"),
+    "azure": Azure(base_path="/openai/v1", models=("my-gpt-image",), auth="api-key"),
+    "litellm": LiteLLM(needs_model=True),
+    "localai": LocalAI(
         auth="none",
-        error_shape="string",
-        null_status=500,
-        formats=("b64_json",),
-        checks_format=False,
-        white_is_edit=True,
-        default_size=(512, 512),
-    ),
-    "localai": Flavour(
-        auth="none",
-        error_shape="localai",
+        needs_model=True,
         result="url",
         picture_path="/generated-images/{name}",
         edit_route="inpainting",
-        needs_mask=True,
+        edit_result="url",
         white_is_edit=True,
-        needs_model=True,
         default_size=(512, 512),
         extras={"embedding": None},
     ),
-    "vllm": Flavour(
-        models=("Qwen/Qwen-Image",),
-        models_owner="vllm",
+    "vllm": Vllm(
         auth="none",
-        error_shape="detail",
-        formats=("b64_json",),
+        models=("Qwen/Qwen-Image",),
+        listed={"owned_by": "vllm"},
         mask_field="mask_image",
         white_is_edit=True,
-        refuses_auto_size=True,
         extras={"url": None, "revised_prompt": None},
     ),
-    "sglang": Flavour(
+    "sdcpp": SdCpp(
         auth="none",
-        error_shape="detail",
-        result="relative_url",
+        models=("sd-cpp-local",),
+        ignores_model=True,
+        formats=(),
+        output_formats=("png", "jpeg"),
+        white_is_edit=True,
+        default_size=(512, 512),
+    ),
+    "sglang": SGLang(
+        auth="none",
+        models=("/models/sd-turbo",),
+        listed={"owned_by": "sglang", "parent": None, "task_type": "T2I", "supported_task_types": ["T2I"]},
+        ignores_model=True,
+        result="url",
+        url_kind="relative_url",
         picture_path="/v1/images/{name}/content",
         picture_format="JPEG",
         mask_field=None,
-        extras={"revised_prompt": None},
     ),
-    "xinference": Flavour(
+    "xinference": Xinference(
         auth="none",
-        error_shape="detail",
-        result="file_path",
+        models=("sd-turbo",),
+        listed={"owned_by": "xinference", "model_type": "image", "model_ability": ["text2image", "inpainting"]},
+        result="url",
+        edit_result="url",
+        url_kind="file_path",
         picture_format="JPEG",
+        output_formats=(),
         white_is_edit=True,
     ),
 }
-
-
-def rules_for(flavour: Flavour, model: str) -> Rules:
-    """Return what a request for `model` must look like: its generation's rules where the server is strict."""
-    if not flavour.strict:
-        return LENIENT
-    if model.startswith("dall-e"):
-        return DALLE_2
-    return FIXED_SIZES if model.startswith("gpt-image-1") else FREE_SIZES

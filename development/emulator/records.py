@@ -60,23 +60,22 @@ class RequestRecord:
 
 
 class RequestLog:
-    """Requests in order of arrival. With `keep_files` False, the bytes of files are dropped."""
+    """Requests in order of arrival, and the bill. With `keep_files` False, the bytes of files are dropped."""
 
     def __init__(self, *, keep_files: bool = True) -> None:
         self._keep_files = keep_files
         self._lock = threading.Lock()
         self._records: dict[int, RequestRecord] = {}
         self._count = 0
-        self._paid = 0
+        self.paid_pictures = 0
 
     def arrive(self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> int:
         """Note a request of which only the head is known, and return its number."""
+        lower = {name.lower(): value for name, value in headers.items()}
         with self._lock:
             self._count += 1
-            lower = {name.lower(): value for name, value in headers.items()}
-            self._records[self._count] = RequestRecord(
-                self._count, method, path, dict(query), lower, started=time.monotonic()
-            )
+            record = RequestRecord(self._count, method, path, dict(query), lower, started=time.monotonic())
+            self._records[self._count] = record
             return self._count
 
     def note_body(self, number: int, fields: dict[str, Any], files: tuple[FilePart, ...]) -> None:
@@ -88,7 +87,7 @@ class RequestLog:
     def note_bill(self, number: int, pictures: int) -> None:
         """Add `pictures` to what has been billed, whether or not the answer will arrive."""
         with self._lock:
-            self._paid += pictures
+            self.paid_pictures += pictures
         self._update(number, billed=pictures)
 
     def note_answer(self, number: int, status: int | None) -> None:
@@ -106,14 +105,8 @@ class RequestLog:
         with self._lock:
             return tuple(self._records.values())
 
-    @property
-    def paid_pictures(self) -> int:
-        """How many pictures have been billed since the start or the last `clear`."""
-        with self._lock:
-            return self._paid
-
     def clear(self) -> None:
         """Forget every request and bill."""
         with self._lock:
             self._records.clear()
-            self._paid = 0
+            self.paid_pictures = 0

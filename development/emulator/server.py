@@ -12,8 +12,8 @@ from aiohttp import web
 from .app import AppState, build_app
 from .faults import Fault
 from .flavours import FLAVOURS, RELEASES
-from .knobs import Knobs
 from .records import RequestLog, RequestRecord
+from .studio import Knobs
 
 # How long requests may go on when the emulator stops; most of them hang on purpose.
 _GRACE_S = 0.1
