@@ -17,25 +17,15 @@ from PIL import Image
 from development.emulator import Emulator
 
 KEY = {"Authorization": "Bearer sk-emulated"}
-GENERATION = {"model": "gpt-image-2", "prompt": "a lighthouse", "size": "1024x1024", "quality": "low"}
-SMALL: dict[str, Any] = {
-    "model": "dall-e-2",
-    "prompt": "a lighthouse",
-    "size": "256x256",
-    "response_format": "b64_json",
-}
+GENERATION = {"model": "gpt-image-2", "prompt": "mountains", "size": "1024x1024", "quality": "low"}
+SMALL = {"model": "dall-e-2", "prompt": "mountains", "size": "256x256", "response_format": "b64_json"}
+TALL = {"model": "dall-e-3", "prompt": "mountains", "size": "1024x1792", "response_format": "b64_json"}
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Emulator]:
-    with Emulator() as emulator:
-        yield emulator
-
-
-@pytest.fixture(scope="module")
-def classic() -> Iterator[Emulator]:
-    """An OpenAI that still has DALL·E 2, and draws small pictures fast."""
-    with Emulator(models=("dall-e-2", "gpt-image-2")) as emulator:
+    """An OpenAI that still has the old models too."""
+    with Emulator(models=("gpt-image-2", "gpt-image-1.5", "dall-e-2", "dall-e-3")) as emulator:
         yield emulator
 
 
@@ -45,15 +35,10 @@ def openai(running: Emulator) -> Emulator:
     return running
 
 
-@pytest.fixture
-def dalle(classic: Emulator) -> Emulator:
-    classic.reset()
-    return classic
-
-
 def generate(emulator: Emulator, body: dict[str, Any], **more: Any) -> requests.Response:
-    more.setdefault("headers", KEY)
-    return requests.post(f"{emulator.base_url}/images/generations", json=body, timeout=10, **more)
+    return requests.post(
+        f"{emulator.base_url}/images/generations", json=body, **{"headers": KEY, "timeout": 10, **more}
+    )
 
 
 def edit(
@@ -63,14 +48,13 @@ def edit(
     *,
     route: str = "edits",
     headers: Mapping[str, str] = KEY,
-    mask_field: str = "mask",
     **fields: Any,
 ) -> requests.Response:
     files = {"image": ("image.png", image, "image/png")}
     if mask is not None:
-        files[mask_field] = ("mask.png", mask, "image/png")
-    data: dict[str, Any] = {"prompt": "a lighthouse", **fields}
-    return requests.post(f"{emulator.base_url}/images/{route}", data=data, files=files, headers=headers, timeout=10)
+        files["mask"] = ("mask.png", mask, "image/png")
+    url = f"{emulator.base_url}/images/{route}"
+    return requests.post(url, data={"prompt": "mountains", **fields}, files=files, headers=headers, timeout=10)
 
 
 def png(mode: str = "RGB", size: tuple[int, int] = (64, 64), colour: Any = "red", kind: str = "PNG") -> bytes:
@@ -97,7 +81,3 @@ def error(response: requests.Response) -> dict[str, Any]:
     found = response.json()["error"]
     assert isinstance(found, dict)
     return found
-
-
-MASK = half_mask((64, 64))
-PART = ("i.png", png(), "image/png")

@@ -18,7 +18,7 @@ from .delivery import Exchange
 from .faults import BAD_PICTURES, STATUSES, FaultQueue, spoil_answer, spoil_item
 from .flavours import FLAVOURS
 from .keys import authorize
-from .lenient import Flavour, Job
+from .job import Flavour
 from .page import index_page
 from .records import RequestLog
 from .studio import Gallery, Knobs, Picture, produce
@@ -50,7 +50,7 @@ class AppState:
 def build_app(state: AppState) -> web.Application:
     """Return the application for a server in this state; the thread pool draws until the app is cleaned up."""
     handlers = Handlers(state)
-    app = web.Application()
+    app = web.Application(client_max_size=64 * 1024**2)  # a little more than OpenAI takes
     app.on_shutdown.append(handlers.hang_up)
     app.on_cleanup.append(handlers.close)
     app.router.add_get("/", handlers.index)
@@ -97,7 +97,9 @@ class Handlers:
         """Return the request log as JSON, without secrets."""
         return web.json_response([record.summary() for record in self._state.log.snapshot()])
 
-    def serving(self, route: str, flavour: Flavour, work: Work) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def serving(
+        self, route: str, flavour: Flavour, work: Work
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """Return the handler of a route: it logs each request and lets `work` answer it, or a fault spoil that."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -147,14 +149,16 @@ class Handlers:
         job = flavour.read(call, state.models[name], editing=editing)
         size, pictures = await loop.run_in_executor(self._pool, produce, job, flavour, state.knobs)
         await asyncio.sleep(max(0.0, due - loop.time()))
-        items = [self._item(request, picture, job, flavour, fault) for picture in pictures]
+        items = [self._item(request, picture, job.result, flavour, fault) for picture in pictures]
         headers = {}
         if flavour.auth == "comfy":
             headers["X-Comfy-Credits-Used"] = f"{CREDITS[job.quality] * len(items):.2f}"
         return json_answer(flavour.answer(job, items, size), headers=headers, pictures=len(items))
 
-    def _item(self, request: web.Request, picture: Picture, job: Job, flavour: Flavour, fault: str) -> dict[str, Any]:
-        kind = self._state.knobs.result or ("b64" if job.result == "b64" else flavour.url_kind)
+    def _item(
+        self, request: web.Request, picture: Picture, result: str, flavour: Flavour, fault: str
+    ) -> dict[str, Any]:
+        kind = self._state.knobs.result or ("b64" if result == "b64" else flavour.url_kind)
         if kind == "mixed":
             kind = "url" if picture.index % 2 else "b64"
         if kind == "relative_url":
@@ -166,7 +170,8 @@ class Handlers:
         path = FLAVOURS[self._state.server].picture_path.format(name=name)
         b64 = base64.b64encode(picture.data).decode() if kind == "b64" else None
         urls = {"url": f"{request.scheme}://{request.host}{path}", "file_path": f"/root/.xinference/image/{name}.jpg"}
-        return spoil_item(flavour.item(b64, None if b64 else urls.get(kind, path), job, name), fault)
+        item = {"b64_json": b64} if b64 else {"url": urls.get(kind, path)}
+        return spoil_item({**flavour.item_extras, **item}, fault)
 
     async def fetch(self, request: web.Request, call: Call, fault: str) -> Answer:
         """Hand out a picture of an earlier answer."""
@@ -181,11 +186,13 @@ class Handlers:
     async def list_models(self, name: str, request: web.Request, call: Call, fault: str) -> Answer:
         """List the models with their release times."""
         self._authorize(FLAVOURS[name].auth, request)
-        return json_answer(FLAVOURS[name].model_list(self._state.models[name] or {f"{name}-local": 0}))
+        models, listed = self._state.models[name] or {f"{name}-local": 0}, FLAVOURS[name].listed
+        items = [{"id": model, "object": "model", "created": time, **listed} for model, time in models.items()]
+        return json_answer({"object": "list", "data": items})
 
     async def no_route(self, request: web.Request, call: Call, fault: str) -> Answer:
         """Refuse what is not a route."""
-        raise FLAVOURS[self._state.server].no_route(request.method, request.path)
+        raise Refusal(404, f"Invalid URL ({request.method} {request.path})")
 
     def _authorize(self, auth: str, request: web.Request) -> None:
         headers = {name.lower(): value for name, value in request.headers.items()}

@@ -1,7 +1,8 @@
 """What can go wrong on demand, and the queue of what shall go wrong next.
 
-A fault of `STATUSES` is an error status and costs nothing. The others strike after the work was done and, but for "html"
-and "empty", billed: some are bytes (here), some a way to send them (`delivery`). "drop_before" leaves the body unread.
+A fault of `STATUSES` is an error status and costs nothing. The others strike after the work was done and, but for
+"html" and "empty", billed: some are bytes (here), some a way to send them (`delivery`). "drop_before" leaves the body
+unread.
 """
 
 from __future__ import annotations
@@ -74,9 +75,9 @@ FAULTS: Final[Mapping[str, frozenset[str]]] = {
 class Fault:
     """Something to go wrong: a name of `FAULTS` on a route, `times` times (None: for good).
 
-    Every fault takes `delay_s`, seconds to wait before it strikes; one of `STATUSES` takes `status`, `message`, `param`,
-    `body`, `headers` and `retry_after_s`, "drip" takes `interval_s`, and "huge_base64" takes `declared` (it then sends
-    its length ahead). Raises ValueError for an unknown name, route or detail.
+    Every fault takes `delay_s`, seconds to wait before it strikes; one of `STATUSES` takes `status`, `message`,
+    `param`, `body`, `headers` and `retry_after_s`, "drip" takes `interval_s`, and "huge_base64" takes `declared` (it
+    then sends its length ahead). Raises ValueError for an unknown name, route or detail.
     """
 
     def __init__(self, name: str, route: str = "any", times: int | None = 1, **details: Any) -> None:
@@ -173,7 +174,9 @@ def _huge_png() -> bytes:
     """A tiny file that claims to be 100,000 pixels wide and high."""
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
-    packed = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    packed = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 

@@ -22,7 +22,9 @@ def authorize(auth: str, headers: Mapping[str, str], api_key: str | None) -> Non
         if headers.get("api-key") != api_key:
             raise Refusal(401, "Access denied due to invalid subscription key or wrong API endpoint.", code="401")
     elif not token:
-        raise Refusal(401, "You didn't provide an API key. Send it as Authorization: Bearer KEY.", code="invalid_api_key")
+        raise Refusal(
+            401, "You didn't provide an API key. Send it as Authorization: Bearer KEY.", code="invalid_api_key"
+        )
     elif token != api_key:
         # OpenAI repeats the ends of the key; so does this, for a client that must not print even that much.
         shown = f"{token[:3]}{'*' * 8}{token[-4:]}" if len(token) >= 12 else "*" * 8

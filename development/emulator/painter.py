@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import re
 import textwrap
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,31 +17,23 @@ Size = tuple[int, int]
 Colour = tuple[int, int, int]
 
 
-class Palette(NamedTuple):
-    """Colours of the sky from top to horizon, of sun or moon, and of land or water from far to near."""
-
-    zenith: Colour
-    horizon: Colour
-    sun: Colour
-    far: Colour
-    near: Colour
-
-
-DAYS = (
-    Palette((72, 132, 196), (236, 240, 232), (255, 250, 226), (150, 182, 204), (24, 62, 88)),
-    Palette((98, 178, 186), (250, 238, 206), (255, 252, 232), (146, 190, 174), (22, 74, 70)),
-    Palette((112, 124, 176), (250, 214, 216), (255, 244, 236), (170, 152, 190), (52, 42, 84)),
-    Palette((84, 94, 112), (226, 220, 210), (252, 248, 238), (152, 158, 166), (38, 46, 56)),
+# The colours of the sky at its top and at the horizon, of sun or moon, and of land or water, far away and near by.
+Palette = tuple[Colour, Colour, Colour, Colour, Colour]
+DAYS: tuple[Palette, ...] = (
+    ((72, 132, 196), (236, 240, 232), (255, 250, 226), (150, 182, 204), (24, 62, 88)),
+    ((98, 178, 186), (250, 238, 206), (255, 252, 232), (146, 190, 174), (22, 74, 70)),
+    ((112, 124, 176), (250, 214, 216), (255, 244, 236), (170, 152, 190), (52, 42, 84)),
+    ((84, 94, 112), (226, 220, 210), (252, 248, 238), (152, 158, 166), (38, 46, 56)),
 )
-SUNSETS = (
-    Palette((52, 36, 104), (255, 150, 96), (255, 232, 168), (166, 88, 120), (34, 18, 52)),
-    Palette((176, 76, 88), (255, 208, 128), (255, 244, 204), (196, 104, 92), (62, 24, 42)),
-    Palette((24, 72, 118), (252, 186, 132), (255, 234, 196), (112, 118, 146), (16, 38, 62)),
+SUNSETS: tuple[Palette, ...] = (
+    ((52, 36, 104), (255, 150, 96), (255, 232, 168), (166, 88, 120), (34, 18, 52)),
+    ((176, 76, 88), (255, 208, 128), (255, 244, 204), (196, 104, 92), (62, 24, 42)),
+    ((24, 72, 118), (252, 186, 132), (255, 234, 196), (112, 118, 146), (16, 38, 62)),
 )
-NIGHTS = (
-    Palette((8, 14, 40), (58, 92, 146), (240, 243, 250), (48, 74, 118), (6, 11, 28)),
-    Palette((22, 16, 52), (104, 70, 138), (250, 232, 236), (82, 56, 116), (16, 10, 34)),
-    Palette((4, 24, 36), (38, 108, 116), (236, 248, 240), (28, 82, 92), (4, 18, 26)),
+NIGHTS: tuple[Palette, ...] = (
+    ((8, 14, 40), (58, 92, 146), (240, 243, 250), (48, 74, 118), (6, 11, 28)),
+    ((22, 16, 52), (104, 70, 138), (250, 232, 236), (82, 56, 116), (16, 10, 34)),
+    ((4, 24, 36), (38, 108, 116), (236, 248, 240), (28, 82, 92), (4, 18, 26)),
 )
 CARD, INK = (14, 18, 28, 176), (255, 255, 255)
 MIN_CARD_AREA: Size = (96, 48)  # in less than that, a caption hides the picture and cannot be read
@@ -52,12 +43,15 @@ def draw_scene(prompt: str, index: int, size: Size, *, transparent: bool = False
     """Return the landscape for a prompt and a picture's index in its answer; a transparent one, RGBA, has no sky."""
     number = int.from_bytes(hashlib.sha256(prompt.encode("utf-8", "replace")).digest()[:4], "big")
     rng = np.random.default_rng([number, index])
-    palettes = _palettes(prompt)
+    words = set(re.findall(r"\w+", prompt.casefold()))
+    palettes = NIGHTS if words & {"moon", "moonlit", "night"} else SUNSETS if "sunset" in words else DAYS
     # The pictures of an answer take turns in colours and in where the sun stands.
     palette = palettes[(number + index) % len(palettes)]
     sun = (size[0] * (0.2 + 0.6 * ((number % 89 / 89 + index * 0.382) % 1)), size[1] * rng.uniform(0.16, 0.36))
     picture = Image.new("RGBA", size) if transparent else _sky(palette, size, sun, rng)
-    has_mountains, has_sea = _subjects(prompt, number)
+    has_mountains, has_sea = bool(words & {"mountain", "mountains"}), bool(words & {"sea", "ocean"})
+    if not has_mountains and not has_sea:
+        has_mountains, has_sea = number % 3 != 0, number % 3 != 1
     if has_mountains:
         _add_ridges(picture, palette, rng)
     if has_sea:
@@ -65,27 +59,12 @@ def draw_scene(prompt: str, index: int, size: Size, *, transparent: bool = False
     return picture
 
 
-def _palettes(prompt: str) -> tuple[Palette, ...]:
-    if re.search(r"\b(moon|night)", prompt, re.IGNORECASE):
-        return NIGHTS
-    return SUNSETS if re.search(r"\bsunset", prompt, re.IGNORECASE) else DAYS
-
-
-def _subjects(prompt: str, number: int) -> tuple[bool, bool]:
-    """Return whether there are mountains, and whether there is a sea; a prompt that names neither leaves it to chance."""
-    mountains = re.search(r"\bmountains?\b", prompt, re.IGNORECASE) is not None
-    sea = re.search(r"\b(sea|ocean)s?\b", prompt, re.IGNORECASE) is not None
-    if mountains or sea:
-        return mountains, sea
-    return number % 3 != 0, number % 3 != 1
-
-
 def _sky(palette: Palette, size: Size, sun: tuple[float, float], rng: np.random.Generator) -> Image.Image:
-    picture = _ramp(palette.zenith, palette.horizon, size, size[1] * 0.65)
+    zenith, horizon, light, *_ = palette
+    picture = _ramp(zenith, horizon, size, size[1] * 0.65)
     if palette in NIGHTS:
-        for x, y, light in rng.random((200, 3)):
-            spot = (int(x * size[0]), int(y * y * size[1] * 0.6))
-            picture.putpixel(spot, _mix(palette.zenith, palette.sun, 0.3 + 0.7 * light))
+        for x, y, shine in rng.random((200, 3)):
+            picture.putpixel((int(x * size[0]), int(y * y * size[1] * 0.6)), _mix(zenith, light, 0.3 + 0.7 * shine))
     radius = min(size) * 0.055
     # Pillow's radial gradient grows from 0 in the middle to 181 where a circle touches the sides.
     glow = Image.radial_gradient("L").point([round(150 * max(0, 1 - d / 181) ** 2) for d in range(256)])
@@ -93,11 +72,12 @@ def _sky(palette: Palette, size: Size, sun: tuple[float, float], rng: np.random.
     disc = Image.radial_gradient("L").point([min(255, round(max(0, 181 - d) * radius * 1.4)) for d in range(256)])
     for mask, reach in ((glow, radius * 12), (disc, radius)):
         mask = mask.resize((round(reach * 2), round(reach * 2)), Image.Resampling.BICUBIC)
-        picture.paste(palette.sun, (round(sun[0] - reach), round(sun[1] - reach)), mask)
+        picture.paste(light, (round(sun[0] - reach), round(sun[1] - reach)), mask)
     return picture
 
 
 def _add_ridges(picture: Image.Image, palette: Palette, rng: np.random.Generator) -> None:
+    _, horizon, _, far, near = palette
     x = np.linspace(0, picture.width / picture.height, picture.width)
     for nearness in (0.0, 0.25, 0.5, 0.75, 1.0):
         crest = np.full(picture.width, 0.5 + 0.36 * nearness)
@@ -105,14 +85,13 @@ def _add_ridges(picture: Image.Image, palette: Palette, rng: np.random.Generator
             # Peaks are pointed, valleys round.
             slope = np.abs(np.sin(x * (3.4 - nearness) * 1.9**octave + rng.uniform(0, np.pi)))
             crest += 0.16 * 0.44**octave * (slope - 0.6)
-        top = _mix(palette.far, palette.near, nearness)
+        top = _mix(far, near, nearness)
         # Mist lies in the valleys, and less of it the nearer they are.
-        _fill_below(picture, crest * picture.height, top, _mix(top, palette.horizon, 0.5 * (1 - nearness)))
+        _fill_below(picture, crest * picture.height, top, _mix(top, horizon, 0.5 * (1 - nearness)))
 
 
-def _add_sea(
-    picture: Image.Image, palette: Palette, sun_x: float, rng: np.random.Generator, *, horizon: float
-) -> None:
+def _add_sea(picture: Image.Image, palette: Palette, sun_x: float, rng: np.random.Generator, *, horizon: float) -> None:
+    _, sky, sun, far, near = palette
     width, height = picture.size
     x = np.linspace(0, width / height, width)
     light = Image.new("L", picture.size)
@@ -121,14 +100,14 @@ def _add_sea(
         nearness = (wave / 8) ** 1.7
         crest = np.full(width, horizon + (1 - horizon) * nearness)
         crest += 0.012 * nearness * np.sin(x * (16 - 8 * nearness) + rng.uniform(0, 6))
-        colour = _mix(_mix(palette.far, palette.horizon, 0.3), palette.near, nearness**0.6)
-        _fill_below(picture, crest * height, colour, _mix(colour, palette.near, 0.5))
+        colour = _mix(_mix(far, sky, 0.3), near, nearness**0.6)
+        _fill_below(picture, crest * height, colour, _mix(colour, near, 0.5))
     for y in np.arange(horizon + 0.008, 1, 0.012):
         reach = (0.03 + 0.25 * (y - horizon)) * rng.uniform(0.2, 1) * width
         middle = sun_x + rng.normal(0, 0.02) * width
         box = (middle - reach, y * height, middle + reach, (y + 0.003) * height)
         draw.ellipse(box, fill=round(170 * (1 - y) / (1 - horizon)))
-    picture.paste(palette.sun, mask=light)
+    picture.paste(sun, mask=light)
 
 
 def _fill_below(picture: Image.Image, crest: npt.NDArray[np.float64], top: Colour, bottom: Colour) -> None:
@@ -169,7 +148,9 @@ def add_caption(picture: Image.Image, prompt: str, note: str, area: tuple[int, i
     text_px = max(10, round(min(width, height) * 0.036))
     gap = text_px // 2
     columns = max(8, int((width - 4 * gap) / text_px * 1.7))
-    lines = textwrap.wrap(prompt[:400], min(columns, 56), max_lines=3, placeholder=" ...") + textwrap.wrap(note, columns)
+    lines = textwrap.wrap(prompt[:400], min(columns, 56), max_lines=3, placeholder=" ...") + textwrap.wrap(
+        note, columns
+    )
     text, font = "\n".join(lines), ImageFont.load_default(text_px)
     card = Image.new("RGBA", (1, 1))
     box = ImageDraw.Draw(card).multiline_textbbox((gap, gap), text, font=font)

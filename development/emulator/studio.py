@@ -1,4 +1,4 @@
-"""From a job to encoded pictures, as the knobs have it, and the gallery from which they can be downloaded for a while."""
+"""From a job to encoded pictures, and the gallery from which they can be downloaded for a while."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image, ImageChops
 
-from .lenient import Flavour, Job, Size
+from .job import Flavour, Job, Size, refuse
 from .painter import add_caption, draw_scene, redrawn
 from .records import FilePart
 
@@ -32,7 +32,7 @@ class Knobs:
     `result`: how pictures come back: "b64", "url", "relative_url", "file_path" or "mixed" (b64 and url).
     `picture_delay_s`: seconds before each download, one value or one for each picture of an answer.
     `picture_format`: "PNG", "JPEG" or "WEBP". `answer_size`: draw in this size, whatever was asked.
-    `transparent`: draw without a sky. `fewer_by`: how many pictures to withhold. `ignore_mask`: edits repaint everything.
+    `transparent`: draw without a sky. `fewer_by`: how many pictures to withhold. `ignore_mask`: edits repaint all.
     `redraws`: edits also change what the mask keeps, a little; by themselves, all models but DALL·E 2 do.
     """
 
@@ -69,7 +69,7 @@ def produce(job: Job, flavour: Flavour, knobs: Knobs) -> tuple[Size, list[Pictur
     original = open_upload(job.image, flavour)
     size = knobs.answer_size or job.size or (original.size if original else flavour.default_size)
     picture_format = knobs.picture_format or job.picture_format
-    transparent = knobs.transparent or job.transparent
+    transparent = knobs.transparent
     pictures = []
     for index in range(job.n - knobs.fewer_by):
         note = f"{size[0]}x{size[1]}, {index + 1} of {job.n}, {job.model}"
@@ -92,11 +92,9 @@ def open_upload(part: FilePart | None, flavour: Flavour) -> Image.Image | None:
         picture = Image.open(io.BytesIO(part.data))
         picture.load()
         return picture
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
-        refusal = flavour.bad_file(part)
-        if refusal is None:
-            return None
-        raise refusal from err
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        refuse(flavour.file_invalid, part.field)
+        return None
 
 
 # The tests ask for the same few pictures again and again.

@@ -21,7 +21,6 @@ class Call:
     fields: dict[str, Any] = field(default_factory=dict)
     files: tuple[FilePart, ...] = ()
     problem: str | None = None
-    is_empty: bool = False
 
     def file(self, *names: str | None) -> FilePart | None:
         """Return the first file in a field of one of these names."""
@@ -47,8 +46,8 @@ def json_answer(data: Any, status: int = 200, **more: Any) -> Answer:
 class Refusal(Exception):
     """A request that is answered with an error status, and costs nothing.
 
-    `kind` and `code` are the `type` and `code` of OpenAI's error object, `param` the field that is wrong. `body` replaces
-    the body that the server would make of these: a text is sent as it is.
+    `kind` and `code` are the `type` and `code` of OpenAI's error object, `param` the field that is wrong. `body`
+    replaces the body that the server would make of these: a text is sent as it is.
     """
 
     status: int
@@ -66,11 +65,11 @@ async def read_call(request: web.Request) -> Call:
         return await _read_multipart(request)
     body = await request.read()
     if request.content_type != "application/json":
-        return Call(request.content_type, is_empty=not body)
+        return Call(request.content_type)
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as err:
-        return Call("application/json", problem=str(err), is_empty=not body)
+        return Call("application/json", problem=str(err))
     if not isinstance(fields, dict):
         return Call("application/json", problem="It is not an object")
     return Call("application/json", fields)
