@@ -15,7 +15,7 @@ import requests
 from PIL import Image
 
 from development.emulator import FLAVOURS, Emulator
-from tests.emulated import KEY, SMALL, edit, error, generate, half_mask, pictures, png
+from tests.emulated import KEY, SMALL, edit, generate, half_mask, pictures, png
 
 RECORDINGS = Path(__file__).with_name("recordings")
 OK: dict[str, Any] = {"model": "tiny-sd", "prompt": "x", "n": 1, "size": "256x256", "response_format": "b64_json"}
@@ -160,14 +160,14 @@ def test_azure_wants_its_header_its_version_and_a_deployment() -> None:
         versionless = generate(emulator, SMALL, headers=key)
         undeployed = generate(emulator, SMALL, headers=key, params=version)
     assert [response.status_code for response in (bearer, versionless, undeployed)] == [401, 404, 404]
-    assert error(undeployed)["code"] == "DeploymentNotFound"
+    assert undeployed.json()["error"]["code"] == "DeploymentNotFound"
 
 
 def test_litellm_and_vllm_name_a_wrong_model_with_status_400() -> None:
     for server, words in (("litellm", "Invalid model name"), ("vllm", "Model mismatch")):
         with Emulator(server, models=["another"]) as emulator:
             response = generate(emulator, SMALL)
-            assert response.status_code == 400 and words in error(response)["message"]
+            assert response.status_code == 400 and words in response.json()["error"]["message"]
 
 
 def test_localai_inpaints_instead_of_editing() -> None:

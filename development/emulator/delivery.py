@@ -1,6 +1,6 @@
 """How an answer reaches the network: whole, in drops, half, without end, or not at all.
 
-Every way raises ConnectionError when the client leaves first; the log then shows no status.
+Every way raises ConnectionError when the client leaves first; the record then shows no status.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import os
 import secrets
 import socket
 import struct
+import time
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from .faults import Fault
-from .records import RequestLog
+from .records import RequestRecord
 from .wire import Answer
 
 HUGE_BYTES = 2 * 1024**3
@@ -23,13 +24,12 @@ CHUNK = b"A" * 65_536
 HEAD, TAIL = b'{"created": 1, "data": [{"b64_json": "', b'"}]}'
 
 
-@dataclass
+@dataclass(eq=False)
 class Exchange:
     """One request on its way through the emulator, and the response that it got."""
 
     request: web.Request
-    number: int
-    log: RequestLog
+    record: RequestRecord
     fault: Fault | None = None
     response: web.StreamResponse = field(default_factory=web.Response)
 
@@ -57,6 +57,10 @@ class Exchange:
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         transport.abort()
 
+    def _note(self, status: int | None) -> None:
+        self.record.answered = None if status is None else time.monotonic()
+        self.record.status = status
+
     async def _open(self, answer: Answer, length: int | None) -> web.StreamResponse:
         """Send the head of an answer; without a length its body is chunked."""
         self.response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
@@ -68,13 +72,13 @@ class Exchange:
 
     async def _whole(self, answer: Answer) -> None:
         response = await self._open(answer, len(answer.body))
-        # Noted before the last byte goes out, so that a client that has its answer finds it in the log.
-        self.log.note_answer(self.number, answer.status)
+        # Noted before the last byte goes out, so that a client that has its answer finds it in the record.
+        self._note(answer.status)
         try:
             await response.write(answer.body)
             await response.write_eof()
         except ConnectionError:
-            self.log.note_answer(self.number, None)
+            self._note(None)
             raise
 
     async def _half(self, answer: Answer) -> None:
@@ -91,10 +95,10 @@ class Exchange:
         for place in range(len(answer.body)):
             await response.write(answer.body[place : place + 1])
             await asyncio.sleep(interval_s)
-        self.log.note_answer(self.number, answer.status)
+        self._note(answer.status)
 
     async def _flood(self, answer: Answer, *, is_endless: bool) -> None:
-        """Send base64, or the begin of a picture, and then far more than anybody wants."""
+        """Send base64, or the beginning of a picture, and then far more than anybody wants."""
         chunks = HUGE_BYTES // len(CHUNK)
         declared = self.fault is not None and self.fault.details.get("declared")
         response = await self._open(answer, len(HEAD) + chunks * len(CHUNK) + len(TAIL) if declared else None)
@@ -104,4 +108,4 @@ class Exchange:
             chunks -= 1
         await response.write(TAIL)
         await response.write_eof()
-        self.log.note_answer(self.number, answer.status)
+        self._note(answer.status)

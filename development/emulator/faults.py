@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import random
 import struct
-import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -39,21 +38,15 @@ STATUSES: Final[Mapping[str, Refusal]] = {
     "conflict": Refusal(409, "The resource is locked by another request."),
     "too_large": Refusal(413, "Maximum content size limit exceeded."),
     "rate_limit": Refusal(429, "Rate limit reached for images.", code="rate_limit_exceeded", kind="requests"),
-    "quota": Refusal(
-        429,
-        "You exceeded your current quota, please check your plan and billing details.",
-        code="insufficient_quota",
-        kind="insufficient_quota",
-    ),
+    "quota": Refusal(429, "You exceeded your current quota.", None, "insufficient_quota", "insufficient_quota"),
     "moderation": Refusal(
         400,
-        "Your request was rejected by the safety system.",
-        code="moderation_blocked",
-        kind="image_generation_user_error",
+        "Your request was rejected by our safety system.",
+        None,
+        "moderation_blocked",
+        "image_generation_user_error",
     ),
-    "billing_limit": Refusal(
-        400, "Billing hard limit has been reached.", code="billing_hard_limit_reached", kind="billing_limit_user_error"
-    ),
+    "billing_limit": Refusal(400, "Billing hard limit has been reached.", None, "billing_hard_limit_reached"),
     "unknown_parameter": Refusal(400, "Unknown parameter: '{param}'.", "response_format", "unknown_parameter"),
     "server_error": Refusal(500, "The server had an error while processing your request.", kind="server_error"),
     "bad_gateway": Refusal(502, "", headers=HTML, body="<html><h1>502 Bad Gateway</h1>nginx</html>"),
@@ -115,38 +108,33 @@ class FaultQueue:
     """What goes wrong next: faults in the order they were added, then those drawn by chance."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._pending: list[Fault] = []
         self.clear()
 
     def add(self, fault: Fault) -> None:
         """Add a fault behind the ones that wait."""
-        with self._lock:
-            self._pending += [fault] * (fault.times or 1)
+        self._pending += [fault] * (fault.times or 1)
 
     def at_random(self, faults: Sequence[Fault], probability: float, seed: int) -> None:
         """Let requests fail by chance, the same ones for the same seed and order of arrival."""
-        with self._lock:
-            self._choices, self._probability = tuple(faults), probability
-            self._random = random.Random(seed)  # noqa: S311 - chance for tests, not for secrets
+        self._choices, self._probability = tuple(faults), probability
+        self._random = random.Random(seed)  # noqa: S311 - chance for tests, not for secrets
 
     def take(self, route: str) -> Fault | None:
         """Return what goes wrong with a request for `route`, and count it off."""
-        with self._lock:
-            for fault in self._pending:
-                if fault.applies_to(route):
-                    if fault.times is not None:
-                        self._pending.remove(fault)
-                    return fault
-            choices = [fault for fault in self._choices if fault.applies_to(route)]
-            if choices and self._random.random() < self._probability:
-                return self._random.choice(choices)
-            return None
+        for fault in self._pending:
+            if fault.applies_to(route):
+                if fault.times is not None:
+                    self._pending.remove(fault)
+                return fault
+        choices = [fault for fault in self._choices if fault.applies_to(route)]
+        if choices and self._random.random() < self._probability:
+            return self._random.choice(choices)
+        return None
 
     def clear(self) -> None:
         """Let nothing more go wrong."""
-        with self._lock:
-            self._pending.clear()
+        self._pending = []
         self.at_random((), 0, 0)
 
 

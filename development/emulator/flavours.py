@@ -41,7 +41,7 @@ class OpenAI(Flavour):
             refuse(MODEL_MISSING)
         if models and model not in models:
             refuse(self.model_unknown, model)
-        contract.check(call, contract.rules_for(model), editing=editing)
+        contract.check(call, model, editing=editing)
 
     def read(self, call: Call, models: Collection[str], *, editing: bool) -> Job:
         job = super().read(call, models, editing=editing)

@@ -52,7 +52,7 @@ class Flavour:
 
     `base_path`: what its base URL ends in. `auth`: "bearer", "api-key", "comfy" or "none". `error_body`: its errors.
     `models`: the names it takes, none meaning any; `listed`: what its list says of each.
-    `formats`: what `response_format` may be; `result`, `edit_result`: how pictures come back without it, "b64" or "url".
+    `formats`: what `response_format` may be; `result`, `edit_result`: what comes without it, "b64" or "url".
     `url_kind`: what it calls a URL: "url", "relative_url" or "file_path".
     `extras`, `item_extras`: what it adds to an answer, and to each picture in it.
     `mask_field`: the file it takes as mask, if any; `white_is_edit`: it reads the mask's luminance, not its alpha.

@@ -1,11 +1,8 @@
-"""From a job to encoded pictures, and the gallery from which they can be downloaded for a while."""
+"""From a job to encoded pictures, as the knobs have it."""
 
 from __future__ import annotations
 
 import io
-import secrets
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +14,6 @@ from .job import Flavour, Job, Size, refuse
 from .painter import add_caption, draw_scene, redrawn
 from .records import FilePart
 
-MAX_KEPT_PICTURES = 200
 OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 1},
     "JPEG": {"quality": 90},
@@ -66,25 +62,27 @@ class Picture:
 
 def produce(job: Job, flavour: Flavour, knobs: Knobs) -> tuple[Size, list[Picture]]:
     """Draw and encode what a job asks for; return the size and the pictures. Raises Refusal for a file that is none."""
-    original = open_upload(job.image, flavour)
+    original = _opened(job.image, flavour)
     size = knobs.answer_size or job.size or (original.size if original else flavour.default_size)
     picture_format = knobs.picture_format or job.picture_format
-    transparent = knobs.transparent
+    kept, marks = None, None
+    if original is not None:
+        kept = _fit(original.convert("RGB"), size)
+        if knobs.redraws or (knobs.redraws is None and job.model != "dall-e-2"):
+            kept = redrawn(kept)
+        marks = _fit(_marks(job, flavour, knobs, original), size)
     pictures = []
     for index in range(job.n - knobs.fewer_by):
         note = f"{size[0]}x{size[1]}, {index + 1} of {job.n}, {job.model}"
-        if original is None:
-            data = _painted(job.prompt, index, size, note, transparent, picture_format)
+        if kept is None or marks is None:
+            data = _painted(job.prompt, index, size, note, knobs.transparent, picture_format)
         else:
-            marks = _marks(job, flavour, knobs, original)
-            redraws = job.model != "dall-e-2" if knobs.redraws is None else knobs.redraws
-            kept = redrawn(_fit(original.convert("RGB"), size)) if redraws else _fit(original.convert("RGB"), size)
-            data = _encoded(_repainted(job.prompt, index, note, kept, _fit(marks, size)), picture_format)
+            data = _encoded(_repainted(job.prompt, index, note, kept, marks), picture_format)
         pictures.append(Picture(data, f"image/{picture_format.lower()}", index, job.prompt))
     return size, pictures
 
 
-def open_upload(part: FilePart | None, flavour: Flavour) -> Image.Image | None:
+def _opened(part: FilePart | None, flavour: Flavour) -> Image.Image | None:
     """Return the picture in a file, None without one. Raises Refusal when the server minds that it is none."""
     if part is None:
         return None
@@ -117,7 +115,7 @@ def _repainted(prompt: str, index: int, note: str, kept: Image.Image, marks: Ima
 
 def _marks(job: Job, flavour: Flavour, knobs: Knobs, original: Image.Image) -> Image.Image:
     """Return what is to be painted: white where the mask of the job says so."""
-    mask = open_upload(job.mask, flavour)
+    mask = _opened(job.mask, flavour)
     reads_alpha = flavour.mask_field is not None and not flavour.white_is_edit
     source = mask or (original if reads_alpha and original.has_transparency_data else None)
     if knobs.ignore_mask or source is None:
@@ -138,31 +136,3 @@ def _encoded(picture: Image.Image, picture_format: str) -> bytes:
         picture = picture.convert("RGB")
     picture.save(file, picture_format, **OPTIONS[picture_format])
     return file.getvalue()
-
-
-class Gallery:
-    """The newest pictures, by unguessable name. Older ones are forgotten."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pictures: OrderedDict[str, Picture] = OrderedDict()
-
-    def add(self, picture: Picture) -> str:
-        """Keep a picture and return its name."""
-        name = secrets.token_hex(16)
-        with self._lock:
-            self._pictures[name] = picture
-            while len(self._pictures) > MAX_KEPT_PICTURES:
-                self._pictures.popitem(last=False)
-        return name
-
-    def find(self, name: str) -> Picture | None:
-        """Return the picture of that name, if it is still there."""
-        with self._lock:
-            return self._pictures.get(name)
-
-    def newest(self, count: int) -> list[tuple[str, Picture]]:
-        """Return up to `count` names and pictures, the newest first; SVGs are made to hurt, and not shown."""
-        with self._lock:
-            shown = [item for item in reversed(self._pictures.items()) if item[1].media_type != "image/svg+xml"]
-            return shown[:count]
