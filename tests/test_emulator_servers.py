@@ -1,4 +1,9 @@
-"""The emulator in the part of other servers than OpenAI, three of which were recorded."""
+"""The emulator in the part of other servers than OpenAI.
+
+`recordings` holds what three real ones answered on 2026-11-24: stable-diffusion.cpp's sd-server, SGLang 0.5.23 and
+Xinference 4.1.0. A line is one request, which changes one thing in the request "ok"; PORT, N, UUID and /SERVER stand for
+what differs from run to run.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +25,8 @@ from tests.emulated import KEY, SMALL, edit, generate, half_mask, pictures, png
 RECORDINGS = Path(__file__).with_name("recordings")
 OK: dict[str, Any] = {"model": "tiny-sd", "prompt": "x", "n": 1, "size": "256x256", "response_format": "b64_json"}
 WITHOUT = object()
-# What each line of a recording changes in the request "ok". Left out is what the node never sends: broken bodies, other
-# types than those of the API, no pictures, sizes that no model has, paths that do not exist.
+# What a line changes. Left out are those that the node never sends: broken bodies, wrong types, no pictures, formats and
+# sizes that it does not ask for, other paths. The emulator does not model them.
 CHANGES: dict[str, dict[str, Any]] = {
     "ok": {},
     "model wrong": {"model": "nope"},
@@ -78,8 +83,7 @@ def described(response: requests.Response) -> str:
     """An answer in the words of the recordings."""
     head = f"{response.status_code} {response.headers['Content-Type']}"
     if response.status_code != 200:
-        is_json = "json" in head
-        return f"{head} {shape(response.json()) if is_json else shape(response.text)}"
+        return f"{head} {shape(response.json() if 'json' in head else response.text)}"
     body = response.json()
     items = [dict(item) for item in body["data"]]
     if items[0].get("b64_json"):

@@ -50,14 +50,10 @@ def _parser() -> argparse.ArgumentParser:
         "It bills nobody, and checks requests as strictly as the server whose part it takes.",
         epilog=f"FAULT is one of: {', '.join(FAULTS)}.",
     )
-    parser.add_argument(
-        "--server", choices=sorted(FLAVOURS), default="openai", help="whose part it takes (%(default)s)"
-    )
+    parser.add_argument("--server", choices=FLAVOURS, default="openai", help="whose part it takes (%(default)s)")
     parser.add_argument("--port", type=int, default=8189, help="0 takes a free one (%(default)s)")
     parser.add_argument("--api-key", default="sk-emulated", help="the key it takes (%(default)s)")
-    parser.add_argument(
-        "--delay", type=float, default=2.0, metavar="SECONDS", help="time that a call takes (%(default)s)"
-    )
+    parser.add_argument("--delay", type=float, default=2.0, metavar="SECONDS", help="time of a call (%(default)s)")
     parser.add_argument("--model", action="append", help="a model that it has, such as dall-e-3; may be repeated")
     parser.add_argument("--fail", action="append", choices=FAULTS, metavar="FAULT", help="what always goes wrong")
     return parser

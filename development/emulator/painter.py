@@ -11,12 +11,10 @@ import textwrap
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 Size = tuple[int, int]
 Colour = tuple[int, int, int]
-
-
 # The colours of the sky at its top and at the horizon, of sun or moon, and of land or water, far away and near by.
 Palette = tuple[Colour, Colour, Colour, Colour, Colour]
 DAYS: tuple[Palette, ...] = (
@@ -71,7 +69,7 @@ def _sky(palette: Palette, size: Size, sun: tuple[float, float], rng: np.random.
     # Steep enough to fall from full to nothing within about a pixel.
     disc = Image.radial_gradient("L").point([min(255, round(max(0, 181 - d) * radius * 1.4)) for d in range(256)])
     for mask, reach in ((glow, radius * 12), (disc, radius)):
-        mask = mask.resize((round(reach * 2), round(reach * 2)), Image.Resampling.BICUBIC)
+        mask = mask.resize((round(reach * 2), round(reach * 2)), Image.Resampling.BILINEAR)
         picture.paste(light, (round(sun[0] - reach), round(sun[1] - reach)), mask)
     return picture
 
@@ -91,16 +89,16 @@ def _add_ridges(picture: Image.Image, palette: Palette, rng: np.random.Generator
 
 
 def _add_sea(picture: Image.Image, palette: Palette, sun_x: float, rng: np.random.Generator, *, horizon: float) -> None:
-    _, sky, sun, far, near = palette
+    _, _, sun, far, near = palette
     width, height = picture.size
     x = np.linspace(0, width / height, width)
     light = Image.new("L", picture.size)
     draw = ImageDraw.Draw(light)
-    for wave in range(9):
-        nearness = (wave / 8) ** 1.7
+    for wave in range(6):
+        nearness = (wave / 5) ** 1.7
         crest = np.full(width, horizon + (1 - horizon) * nearness)
         crest += 0.012 * nearness * np.sin(x * (16 - 8 * nearness) + rng.uniform(0, 6))
-        colour = _mix(_mix(far, sky, 0.3), near, nearness**0.6)
+        colour = _mix(far, near, 0.15 + 0.85 * nearness**0.6)
         _fill_below(picture, crest * height, colour, _mix(colour, near, 0.5))
     for y in np.arange(horizon + 0.008, 1, 0.012):
         reach = (0.03 + 0.25 * (y - horizon)) * rng.uniform(0.2, 1) * width
@@ -113,8 +111,7 @@ def _add_sea(picture: Image.Image, palette: Palette, sun_x: float, rng: np.rando
 def _fill_below(picture: Image.Image, crest: npt.NDArray[np.float64], top: Colour, bottom: Colour) -> None:
     """Paint all below a line, given as a row for each column, in a ramp of colours and with a smooth edge."""
     width, height = picture.size
-    first = max(0, int(crest.min()))
-    last = min(height, int(crest.max()) + 2)
+    first, last = max(0, int(crest.min())), min(height, int(crest.max()) + 2)
     if first >= last:
         return
     rows = np.arange(first, last, dtype=np.float32)[:, None]
@@ -147,11 +144,10 @@ def add_caption(picture: Image.Image, prompt: str, note: str, area: tuple[int, i
         return
     text_px = max(10, round(min(width, height) * 0.036))
     gap = text_px // 2
-    columns = max(8, int((width - 4 * gap) / text_px * 1.7))
-    lines = textwrap.wrap(prompt[:400], min(columns, 56), max_lines=3, placeholder=" ...") + textwrap.wrap(
-        note, columns
-    )
-    text, font = "\n".join(lines), ImageFont.load_default(text_px)
+    columns = min(56, max(8, int((width - 4 * gap) / text_px * 1.7)))
+    lines = textwrap.wrap(prompt[:400], columns, max_lines=3, placeholder=" ...")
+    text = "\n".join([*lines, *textwrap.wrap(note, columns)])
+    font = ImageFont.load_default(text_px)
     card = Image.new("RGBA", (1, 1))
     box = ImageDraw.Draw(card).multiline_textbbox((gap, gap), text, font=font)
     card = Image.new("RGBA", (int(box[2]) + gap, int(box[3]) + gap), CARD)
@@ -163,7 +159,8 @@ def add_caption(picture: Image.Image, prompt: str, note: str, area: tuple[int, i
 
 
 def redrawn(picture: Image.Image) -> Image.Image:
-    """Return a picture as a model of today hands back what it was to keep: a little warmer, and a little moved."""
-    red, green, blue = ImageChops.offset(picture, 3, 2).split()
+    """Return a picture as a model of today hands back what it was to keep: a little warmer, and a little larger."""
+    part = (0, 0, picture.width * 0.995, picture.height * 0.995)
+    red, green, blue = picture.resize(picture.size, Image.Resampling.BILINEAR, part).split()
     warmer = red.point([min(255, round(value * 0.94 + 14)) for value in range(256)])
     return Image.merge("RGB", (warmer, green, blue.point([round(value * 0.9) for value in range(256)])))
