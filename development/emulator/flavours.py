@@ -1,7 +1,7 @@
 """The servers that speak the OpenAI Images API, in one table.
 
 OpenAI and its twins are strict, by their documentation. Of the others, stable-diffusion.cpp, SGLang and Xinference were
-started and asked (`tests/recordings` holds their answers), and the rest is from documentation and sources.
+started and asked (`tests/recordings.jsonl` holds their answers), and the rest is from documentation and sources.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class OpenAI(Flavour):
         if not model:
             refuse(MODEL_MISSING)
         if models and model not in models:
-            refuse(self.model_unknown, model)
+            refuse(self.model_unknown, model, models)
         contract.check(call, model, editing=editing)
 
     def read(self, call: Call, models: Collection[str], *, editing: bool) -> Job:
@@ -138,7 +138,7 @@ FLAVOURS: Mapping[str, Flavour] = {
         error_body=vllm_error,
         models=("Qwen/Qwen-Image",),
         listed={"owned_by": "vllm"},
-        model_unknown=Refusal(400, "Model mismatch: request specifies '{value}' but server is running another."),
+        model_unknown=Refusal(400, "Model mismatch: request specifies '{value}' but server is running {models}."),
         size_invalid=Refusal(400, "Invalid size format: '{value}'. Expected format: 'WIDTHxHEIGHT'."),
         formats=("b64_json",),
         format_invalid=Refusal(400, "Only response_format 'b64_json' is supported now."),
@@ -196,7 +196,10 @@ FLAVOURS: Mapping[str, Flavour] = {
         models=("sd-turbo",),
         listed={"owned_by": "xinference", "model_type": "image", "model_ability": ["text2image", "inpainting"]},
         model_missing=validation_error("model"),
-        model_unknown=Refusal(404, f"{XINFERENCE_AT} Model not found in the model list, uid: {{value}}."),
+        model_unknown=Refusal(
+            404,
+            f"{XINFERENCE_AT} Model not found in the model list, uid: {{value}}. Available model uids: {{models}}",
+        ),
         prompt_missing=validation_error("prompt"),
         image_missing=Refusal(400, "At least one image file is required"),
         file_invalid=Refusal(500, "cannot identify image file <_io.BytesIO object at 0x7fae1a6dffb0>"),

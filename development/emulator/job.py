@@ -56,7 +56,8 @@ class Flavour:
     `url_kind`: what it calls a URL: "url", "relative_url" or "file_path".
     `extras`, `item_extras`: what it adds to an answer, and to each picture in it.
     `mask_field`: the file it takes as mask, if any; `white_is_edit`: it reads the mask's luminance, not its alpha.
-    The refusals say what it minds, with "{value}" for what it got; where there is none, it does not mind.
+    The refusals say what it minds, with "{value}" for what it got and "{models}" for its models; where there is none,
+    it does not mind.
     """
 
     base_path: str = "/v1"
@@ -119,7 +120,7 @@ class Flavour:
         if not model and not editing:
             refuse(self.model_missing)
         if model and models and model not in models and not self.ignores_model:
-            refuse(self.model_unknown, model)
+            refuse(self.model_unknown, model, models)
         if fields.get("prompt") is None:
             refuse(self.prompt_missing)
         if "size" in fields and parse_size(fields["size"]) is None:
@@ -138,10 +139,11 @@ class Flavour:
         return {"created": int(time.time()), "data": items, **self.extras}
 
 
-def refuse(refusal: Refusal | None, value: Any = "") -> None:
-    """Raise a refusal, if there is one, with the value in its message."""
+def refuse(refusal: Refusal | None, value: Any = "", models: Collection[str] = ()) -> None:
+    """Raise a refusal, if there is one, with the value and the models in its message."""
     if refusal is not None:
-        raise dataclasses.replace(refusal, message=refusal.message.replace("{value}", str(value)))
+        message = refusal.message.replace("{value}", str(value)).replace("{models}", str(list(models)))
+        raise dataclasses.replace(refusal, message=message)
 
 
 def check_body(call: Call, *, editing: bool) -> None:
