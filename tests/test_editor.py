@@ -18,15 +18,15 @@ from dalle2.backends import NO_KEY
 from dalle2.errors import CONDITIONS
 from dalle2.inpainting import NEEDS_BOTH
 from dalle2.nodes import EMPTY_PROMPT, OpenAIDalle2
-from development.emulator import Emulator
-from tests.stage import SAVED_WORKFLOW, png
 from development.browser import started_browser, visitor
 from development.comfyui import ComfyUI
 from development.editor_page import NODE, Editor
+from development.emulator import Emulator
 from development.failures import FAILURES
 from development.frontends import FRONTENDS, comfyui_for_browser, use_own_key, version
 from development.screenshots import THUMBNAIL_PX
 from development.workflows import EXAMPLES, SAVED, example_photo
+from tests.stage import SAVED_WORKFLOW, png
 
 # The name of each template, and how many pictures each of its SaveImage nodes shows.
 TEMPLATES = {"text-to-image": 1, "inpainting": 1, "several-prompts": 2, "batch": 4}

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from development.emulator import Fault
-from tests.loopback import full_port, overlap
-from tests.stage import KEY, Stage, as_queued, png, saved_workflow, told
 from development.comfyui import ComfyUI, QueueRefused, problem
 from development.comfyui_source import comfyui_source
+from development.emulator import Fault
 from development.events import Listener
 from development.package import ROOT
 from development.workflows import Workflow, example_photo, inpainting, text_to_image
+from tests.loopback import full_port, overlap
+from tests.stage import KEY, Stage, as_queued, png, saved_workflow, told
 
 TOKEN = "comfy-account-token-0123456789"
 API_KEY = "comfyui-0123456789abcdef"
