@@ -19,7 +19,7 @@ import requests
 
 from development.comfyui_source import comfyui_copy
 from development.events import Event, Listener
-from development.package import ROOT, copy_package
+from development.package import NAME, ROOT, copy_package
 from development.program import HOST, Program, free_port, local_request
 
 Graph = Mapping[str, Mapping[str, Any]]
@@ -75,7 +75,7 @@ class ComfyUI:
     @property
     def package_dir(self) -> Path:
         """Where this package is installed."""
-        return self.base_dir / "custom_nodes" / "comfyui-openai-dalle2"
+        return self.base_dir / "custom_nodes" / NAME
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
