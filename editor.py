@@ -95,18 +95,16 @@ def change(request: PageRequest, files: SettingsFiles) -> JsonAnswer:
         values = _changes(request.body)
         _raise_for_fixed(values, files)
         stored = _stored(files.editor)
-        is_orphan = KEY in stored and KEY not in values and values.get(ADDRESS) not in (None, stored.get(ADDRESS, ""))
-        if is_orphan:
-            values[KEY] = ""
-        stored = {name: value for name, value in {**stored, **values}.items() if value}
-        checked(stored, "in the settings page")
-        write_privately(files.editor, json.dumps(stored, indent=2))
+        changed = _merged(stored, values)
+        checked(changed, "in the settings page")
+        write_privately(files.editor, json.dumps(changed, indent=2))
     except SettingsError as err:
         return _error(400, str(err))
     except OSError as err:
         return _error(500, f"The file {files.editor} could not be written: {err.strerror}.")
+    is_dropped = KEY in stored and KEY not in {**changed, **values}
     status, state = show(request, files)
-    return status, {**state, "notice": KEY_DROPPED if is_orphan else ""}
+    return status, {**state, "notice": KEY_DROPPED if is_dropped else ""}
 
 
 def test_connection(request: PageRequest, files: SettingsFiles) -> JsonAnswer:
@@ -231,6 +229,14 @@ def _stored(file: Path) -> Values:
         return editor_values(file)
     except SettingsError:  # damaged: what is stored now replaces it
         return {}
+
+
+def _merged(stored: Values, values: dict[str, str]) -> Values:
+    """What is stored once these values are; the key goes with the address that it was for."""
+    kept = dict(stored)
+    if ADDRESS in values and values[ADDRESS] != stored.get(ADDRESS, ""):
+        kept.pop(KEY, None)
+    return {name: value for name, value in {**kept, **values}.items() if value}
 
 
 def _reached(host: str, names: list[str]) -> str:

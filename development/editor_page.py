@@ -1,7 +1,7 @@
 """ComfyUI's editor in a browser's tab, used with mouse and keyboard.
 
-One driver for two generations of the frontend: in 1.32 errors are dialogs and help is in the sidebar; in 1.58 errors
-are a notice whose details open in a panel, and so does the help.
+One driver for three generations of the frontend: in 1.32 errors are dialogs and help is in the sidebar; in 1.49 and
+1.58 errors are a notice whose details open in a panel, and so does the help.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from playwright.sync_api import FloatRect, Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from development.browser import WINDOW
-from development.editor_scripts import ANIMATIONS_DONE, FRAME, LOADED_PICTURES, PLACES, TOP_OF
+from development.editor_scripts import ANIMATIONS_DONE, BADGES, FRAME, LOADED_PICTURES, PLACES, SET_WIDGET, TOP_OF
 from development.package import NAME
 
 NODE = "OpenAIDalle2"
+TEMPLATE = "OpenAI DALL-E 2 Text to Image"
 # The canvas takes two clicks for one and one when a busy machine is late with them; a person clicks again.
 DOUBLE_CLICKS = 10
 DOUBLE_CLICK_MS = 2000
+# How often to look for what nothing announces.
+TRIES, TRY_MS = 50, 100
 
 Point = tuple[float, float]
 
@@ -88,7 +91,7 @@ class Editor:
         """Open the template browser at this package's templates."""
         self.page.get_by_role("button", name="Templates").first.click()
         self.page.get_by_role("dialog").get_by_text(NAME).first.click()
-        expect(self.template("text-to-image")).to_be_visible()
+        expect(self.template(TEMPLATE)).to_be_visible()
 
     def template(self, name: str) -> Locator:
         """The card of a template in the template browser."""
@@ -100,7 +103,7 @@ class Editor:
             self.browse_templates()
         self.template(name).click()
         expect(self.page.get_by_test_id("template-workflows-content")).to_have_count(0)
-        self._wait("kind => window.app.graph.nodes.some(node => node.type === kind)", NODE)
+        self._wait("() => window.app.graph.nodes.some(node => node.type.startsWith('OpenAIDalle'))")
 
     def open_file(self, path: Path) -> None:
         """Open the file of a workflow, as the menu's Open does."""
@@ -142,8 +145,61 @@ class Editor:
         self._wait(linked, [target, name])
 
     def type_prompt(self, text: str) -> None:
-        """Type into the first prompt on the canvas."""
-        self.page.locator("textarea.comfy-multiline-input").first.fill(text)
+        """Type into the first prompt, whichever way nodes are rendered."""
+        in_vue_node = self.page.locator("[data-node-id] textarea:visible")
+        self.page.locator("textarea.comfy-multiline-input").or_(in_vue_node).first.fill(text)
+
+    def open_settings(self) -> None:
+        """Open this package's page of the settings."""
+        self.page.keyboard.press("Control+Comma")
+        self.page.get_by_role("dialog").get_by_text("OpenAI DALL·E", exact=True).first.click()
+        expect(self.key_field).to_be_visible()
+
+    @property
+    def key_field(self) -> Locator:
+        """Where the settings take the key."""
+        return self.page.get_by_role("textbox", name="Key", exact=True)
+
+    def paste(self, field: Locator, text: str) -> None:
+        """Paste a text from the clipboard into a field."""
+        self.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        self.page.evaluate("text => navigator.clipboard.writeText(text)", text)
+        field.focus()
+        self.page.keyboard.press("Control+V")
+
+    @property
+    def toast(self) -> Locator:
+        """What this package says about a run that failed, where the frontend does not show it."""
+        return self.page.get_by_role("alert").filter(has=self.page.get_by_role("button", name="Help", exact=True))
+
+    def set_key(self, key: str) -> None:
+        """Enter a key in the settings, or take the one away that is there."""
+        field, remove = self.key_field, self.page.get_by_role("button", name="Remove the key")
+        if key:
+            field.fill(key)
+            field.press("Tab")
+            expect(self.page.get_by_placeholder("A key is set")).to_be_visible()
+        else:
+            remove.click()
+            expect(remove).to_be_hidden()
+
+    def set_widget(self, node_id: int, name: str, value: Any) -> None:
+        """Give a widget of a node a value."""
+        self.page.evaluate(SET_WIDGET, [node_id, name, value])
+
+    def badges(self, node_id: int, expected: Sequence[str]) -> list[str]:
+        """The badges that the canvas draws on a node beside the package's name, once they are as expected, or else."""
+        shown: list[str] = []
+        for _ in range(TRIES):
+            shown = [text for text in self.page.evaluate(BADGES, node_id) if text != NAME]
+            if shown == list(expected):
+                break
+            self.page.wait_for_timeout(TRY_MS)
+        return shown
+
+    def saved(self, node_id: int) -> Any:
+        """A node as it would be saved."""
+        return self.page.evaluate("id => window.app.graph.getNodeById(id).serialize()", node_id)
 
     def open_help(self, node_id: int) -> None:
         """Open the help page of a node with the button that appears above it when it is selected."""

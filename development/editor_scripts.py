@@ -58,3 +58,18 @@ LOADED_PICTURES = """id => {
     const loaded = images.length > 0 && images.every(image => image.complete && image.naturalWidth)
     return loaded && images.map(image => image.src)
 }"""
+# 1.58 draws some badges that it does not list: what is written on the canvas is written down.
+BADGES = """id => {
+    const {canvas, graph} = window.app
+    const node = graph.getNodeById(id)
+    const context = document.createElement("canvas").getContext("2d")
+    const written = []
+    context.fillText = text => written.push(text)
+    node.drawBadges(context, {})
+    return written
+}"""
+SET_WIDGET = """([id, name, value]) => {
+    const widget = window.app.graph.getNodeById(id).widgets.find(it => it.name === name)
+    widget.value = value
+    widget.callback?.(value)
+}"""

@@ -18,7 +18,7 @@ class Failure:
     fault: Fault | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     prompt: str = "A road that leads nowhere"
-    workflow: Path = EXAMPLES / "text-to-image.json"
+    workflow: Path = EXAMPLES / "OpenAI DALL-E 2 Text to Image.json"
 
     def prepare(self, comfyui: ComfyUI, emulator: Emulator) -> None:
         """Let the next run of the workflow with the prompt fail."""

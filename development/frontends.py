@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,4 +43,13 @@ def comfyui_for_browser(base_dir: Path, frontend: str, emulator: Emulator, packa
 
 def use_own_key(comfyui: ComfyUI, emulator: Emulator) -> None:
     """Let the node use the emulator in the part of OpenAI, with the key that it takes."""
+    use_settings_page(comfyui)
     comfyui.set_up(OPENAI_BASE_URL=emulator.base_url, OPENAI_API_KEY=emulator.api_key or "", DALLE2_MODEL="gpt-image-2")
+
+
+def use_settings_page(comfyui: ComfyUI, **stored: str) -> None:
+    """Let the settings page have stored these settings, and none stand elsewhere."""
+    comfyui.set_up()
+    file = comfyui.base_dir / "user" / "__openai_dalle" / "settings.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(stored), encoding="utf-8")

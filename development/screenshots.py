@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, expect
 from development.browser import ChromiumNotFound, started_browser, visitor
 from development.comfyui import ComfyUI
 from development.console import Failed, guarded, say
-from development.editor_page import NODE, Editor, Point
+from development.editor_page import NODE, TEMPLATE, Editor, Point
 from development.emulator import Emulator
 from development.failures import FAILURES
 from development.frontends import FrontendNotFound, comfyui_for_browser, use_own_key
@@ -106,7 +106,7 @@ def make(frontend: str, scenes: Iterable[Callable[[Studio], None]]) -> None:
 
 def text_to_image(studio: Studio) -> None:
     """The template, after a run."""
-    with studio.editor(EXAMPLES / "text-to-image.json") as editor:
+    with studio.editor(EXAMPLES / f"{TEMPLATE}.json") as editor:
         finish(editor)
         save(editor, DOCS / "text-to-image.png", HELP / "text-to-image.jpg")
 
@@ -127,7 +127,7 @@ def mask_and_edit(studio: Studio) -> None:
 
 def waiting(studio: Studio) -> None:
     """The line on the node while it waits."""
-    with studio.editor(EXAMPLES / "text-to-image.json") as editor:
+    with studio.editor(EXAMPLES / f"{TEMPLATE}.json") as editor:
         studio.emulator.delay_s = 10
         editor.type_prompt("A sailing boat in the rain")
         editor.run()
@@ -139,7 +139,7 @@ def waiting(studio: Studio) -> None:
 
 def help_page(studio: Studio) -> None:
     """The help page beside the node."""
-    with studio.editor(EXAMPLES / "text-to-image.json") as editor:
+    with studio.editor(EXAMPLES / f"{TEMPLATE}.json") as editor:
         editor.open_help(editor.nodes(NODE)[0])
         editor.widen_panel(PANEL_WIDTH_PX)
         save(editor, DOCS / "help.jpg")
@@ -147,7 +147,7 @@ def help_page(studio: Studio) -> None:
 
 def templates(studio: Studio) -> None:
     """Our part of the template browser."""
-    with studio.editor(EXAMPLES / "text-to-image.json") as editor:
+    with studio.editor(EXAMPLES / f"{TEMPLATE}.json") as editor:
         editor.browse_templates()
         save(editor, DOCS / "templates.jpg")
 

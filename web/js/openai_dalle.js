@@ -41,10 +41,11 @@ const SMALL = { fontSize: "12px", whiteSpace: "pre-wrap", overflowWrap: "anywher
 const FROM = { environment: "Fixed by the environment.", ".env": "Fixed by the file .env.", editor: "Set here." }
 const rows = []
 
-function row(name, { placeholder = "", options } = {}) {
+function row(label, name, { placeholder = "", options } = {}) {
   const isKey = name === "openai_api_key"
+  const type = isKey ? "password" : "text"
   const choices = Object.entries(options ?? {}).map(([value, text]) => element("option", { value, textContent: text }))
-  const input = element(options ? "select" : "input", isKey ? { type: "password" } : {}, BOX, ...choices)
+  const input = element(options ? "select" : "input", { ariaLabel: label, ...(options ? {} : { type }) }, BOX, ...choices)
   const remove = element("button", { textContent: "Remove the key", onclick: () => save("") }, BOX)
   const note = element("div", {}, SMALL)
   const show = () => {
@@ -92,15 +93,19 @@ function testRow() {
 const BACKENDS = { auto: "Your key or server, if one is set", comfy: "Comfy.org account", openai: "Your key or server" }
 const QUALITIES = { low: "Low", medium: "Medium", high: "High", auto: "As the model chooses" }
 const SETTINGS = [
-  ["Key", "API key", row("openai_api_key", { placeholder: "Paste your key here" })],
-  ["Server", "Server address", row("openai_base_url", { placeholder: "https://api.openai.com/v1" })],
-  ["Backend", "Who makes the images", row("dalle2_backend", { options: BACKENDS })],
-  ["Model", "Model", row("dalle2_model")],
-  ["Quality", "Quality (DALL·E 2)", row("dalle2_quality", { options: QUALITIES })],
-  ["Test", "Test connection", testRow()],
-].map(([id, name, type], place) => (
-  { id: `OpenAIDalle.${id}`, category: ["OpenAI DALL·E", "OpenAI DALL·E", id], name, type, sortOrder: 100 - place }
-))
+  ["Key", "openai_api_key", { placeholder: "Paste your key here" }],
+  ["Server address", "openai_base_url", { placeholder: "https://api.openai.com/v1" }],
+  ["Who makes the images", "dalle2_backend", { options: BACKENDS }],
+  ["Model", "dalle2_model"],
+  ["Quality (DALL·E 2)", "dalle2_quality", { options: QUALITIES }],
+  ["Test connection", "test"],
+].map(([name, field, more], place) => ({
+  id: `OpenAIDalle.${field}`,
+  category: ["OpenAI DALL·E", "OpenAI DALL·E", field],
+  name,
+  type: field === "test" ? testRow() : row(name, field, more),
+  sortOrder: 100 - place,
+}))
 
 /** Let everything in the editor follow changed settings, the sign-in button of 1.58 included. */
 async function refreshNodes() {
@@ -126,8 +131,9 @@ function priceBadge(id) {
   if (!Object.keys(prices).length) return undefined
   const price = (usd) => `{"type": "usd", "usd": ${usd}, "format": {"approximate": inputs.image.connected}}`
   const byQuality = `widgets.size = "1024x1024" ? ${price(`$lookup(${JSON.stringify(prices)}, widgets.quality)`)}`
-  const [n, quality, size] = [["n", "INT"], ["quality", "COMBO"], ["size", "COMBO"]].map(([name, type]) => ({ name, type }))
-  const [expr, widgets] = "" in prices ? [price(`${prices[""]} * widgets.n`), [n]] : [byQuality, [quality, size]]
+  const [expr, widgets] = "" in prices
+    ? [price(`${prices[""]} * widgets.n`), [{ name: "n", type: "INT" }]]
+    : [byQuality, [{ name: "quality", type: "COMBO" }, { name: "size", type: "COMBO" }]]
   return { engine: "jsonata", depends_on: { widgets, inputs: ["image"], input_groups: [] }, expr }
 }
 
@@ -162,8 +168,8 @@ function showToast(node, message) {
     return element("button", { textContent, onclick }, { ...BOX, width: "auto", margin: "10px 8px 0 0" })
   }
   const place = { position: "fixed", zIndex: 9000, bottom: "72px", left: "calc(50% - 18rem)", width: "36rem" }
-  const style = { ...BOX, ...place, padding: "14px 18px", borderLeft: "4px solid #e05252", boxShadow: "0 4px 16px #0008" }
-  toast = element("div", { role: "alert" }, style, message, element("br"))
+  const look = { ...BOX, padding: "14px 18px", borderLeft: "4px solid #e05252", boxShadow: "0 4px 16px #0008" }
+  toast = element("div", { role: "alert" }, { ...look, ...place }, message, element("br"))
   toast.append(button("Help", () => openHelp(node)), button("Close"))
   document.body.append(toast)
 }
@@ -201,7 +207,7 @@ function endRun(textFor) {
 
 function followRuns() {
   api.addEventListener("execution_start", () => toast?.remove())
-  api.addEventListener("progress_text", ({ detail: { nodeId } }) => isOurs(nodeOf(nodeId)) && running.add(String(nodeId)))
+  api.addEventListener("progress_text", ({ detail }) => isOurs(nodeOf(detail.nodeId)) && running.add(String(detail.nodeId)))
   api.addEventListener("executed", ({ detail: { node, output } }) => {
     const text = output?.openai_dalle?.[0]
     if (text) lines.set(String(node), { text, of: workflow() })
