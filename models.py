@@ -173,10 +173,10 @@ def _words_of_fastapi(problems: list[object]) -> dict[str, str]:
             place = problem.get("loc")
             parts = [str(part) for part in place] if isinstance(place, list) else []
             params.extend(parts[-1:])
-            messages.append(f"{'.'.join(parts)}: {_as_text(problem.get('msg'))}")
+            messages.append(": ".join(filter(None, [".".join(parts), _as_text(problem.get("msg"))])))
         else:
             messages.append(_as_text(problem))
-    return {"message": "; ".join(messages), "param": params[0] if params else ""}
+    return {"message": "; ".join(filter(None, messages)), "param": params[0] if params else ""}
 
 
 def _without_prompt(message: str, prompt: str) -> str:
