@@ -154,7 +154,7 @@ class _Noting:
             _current.in_flight.go_out(self.sock)
         super().request(*args, **kwargs)  # type: ignore[misc]
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: Any) -> None:
         # A socket's timeout is for a whole `sendall`, and an upload takes as long as the user's line needs.
         for start in range(0, len(data), CHUNK_BYTES):
             super().send(data[start : start + CHUNK_BYTES])  # type: ignore[misc]

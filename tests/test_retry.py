@@ -12,13 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dalle2.errors import CallCancelled, ConnectionFailed, ImagesApiError, StatusError, TimedOut
+from dalle2.errors import CallCancelled, ConnectionFailed, StatusError, TimedOut
 from dalle2.models import ErrorDetail
 from dalle2.net.retry import (
     MAX_BACKOFF_S,
     MAX_ELAPSED_S,
-    MAX_RETRIES,
-    MAX_WAIT_S,
     Retrier,
     is_worth_a_retry,
     wait_s,
@@ -84,20 +82,6 @@ def test_what_the_server_asks_for_is_obeyed(headers: dict[str, str], expected: f
     assert wait_s(0, headers, now_s=NOW_S, jitter=0.5) == expected
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        *("nan", "-nan", "inf", "-inf", "Infinity", "1e999", "-1", "-0.1", "", " ", "soon", "4 s", "0x10", "٤", "\x00"),
-        *("Fri, 31 Dec 100000 23:59:59 GMT", "Mon, 99 Foo 2026 99:99:99 GMT", "Mon, 00 Jan 0000 00:00:00 GMT"),
-        *("9" * 5000, "Wed, 01 Jan 2026 00:00:00 +9999999", ",,,,", "("),
-    ],
-)
-@pytest.mark.parametrize("name", ["retry-after", "retry-after-ms"])
-def test_hostile_values_end_in_a_sane_wait(name: str, value: str) -> None:
-    wait = wait_s(0, {name: value}, now_s=NOW_S, jitter=0)
-    assert wait in (0.5, 4.0, 0.004) or (wait > MAX_WAIT_S and math.isfinite(wait))
-
-
 @pytest.mark.parametrize(("retry_number", "longest"), [(0, 0.5), (1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (5000, 8)])
 def test_the_backoff_doubles_up_to_its_limit_and_jitters_downwards(retry_number: int, longest: float) -> None:
     assert wait_s(retry_number, {}, now_s=NOW_S, jitter=0) == longest
@@ -105,12 +89,17 @@ def test_the_backoff_doubles_up_to_its_limit_and_jitters_downwards(retry_number:
 
 
 HEADER = st.text() | st.floats().map(str) | st.integers().map(str) | st.datetimes().map(format_datetime)
+STRANGE_DATES = [
+    "Fri, 31 Dec 100000 23:59:59 GMT",
+    "Mon, 99 Foo 2026 99:99:99 GMT",
+    "Wed, 01 Jan 2026 00:00:00 +9999999",
+]
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(
     st.integers(0, 10**6),
-    st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms"]), HEADER),
+    st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms"]), HEADER | st.sampled_from(STRANGE_DATES)),
     st.floats(0, 4e9),
     st.floats(0, 1),
 )
@@ -161,8 +150,10 @@ class Bench:
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503])
 def test_a_transient_status_is_sent_again_and_the_wait_is_shown(status: int) -> None:
-    bench = Bench([refused(status), refused(status), "drawn"])
-    assert bench.run() == "drawn"
+    assert Bench([refused(status), refused(status), "drawn"]).run() == "drawn"
+    bench = Bench([refused(status)])
+    with pytest.raises(StatusError):
+        bench.run()
     assert (bench.calls, bench.waits) == (3, [0.5, 1.0])
     what = "Rate limited" if status == 429 else f"The server responded with {status}"
     assert bench.texts == [f"{what}, trying again in a second"] * 2
@@ -174,13 +165,6 @@ def test_any_other_status_is_not_sent_again(status: int) -> None:
     with pytest.raises(StatusError):
         bench.run()
     assert (bench.calls, bench.waits, bench.texts) == (1, [], [])
-
-
-def test_the_third_failure_is_the_last() -> None:
-    bench = Bench([refused(500), refused(502), refused(503)])
-    with pytest.raises(StatusError) as caught:
-        bench.run()
-    assert (bench.calls, caught.value.status_code) == (1 + MAX_RETRIES, 503)
 
 
 @pytest.mark.parametrize(
@@ -232,18 +216,12 @@ def test_a_longer_wait_is_an_error_that_says_how_long(asked: str, said: str) -> 
     assert (bench.calls, bench.waits) == (1, [])
 
 
-def test_no_attempt_begins_after_the_time_is_up() -> None:
-    bench = Bench([refused(503)], seconds_a_call=MAX_ELAPSED_S - 0.4)
+@pytest.mark.parametrize(("wait", "seconds_a_call", "calls"), [("", MAX_ELAPSED_S - 0.4, 1), ("120", 200.0, 2)])
+def test_no_attempt_begins_after_the_time_is_up(wait: str, seconds_a_call: float, calls: int) -> None:
+    bench = Bench([refused(503, retry_after=wait)], seconds_a_call=seconds_a_call)
     with pytest.raises(StatusError):
         bench.run()
-    assert bench.calls == 1
-
-
-def test_the_longest_waits_stay_within_the_time() -> None:
-    bench = Bench([refused(503, retry_after="120")], seconds_a_call=200)
-    with pytest.raises(StatusError):
-        bench.run()
-    assert bench.calls == 2
+    assert bench.calls == calls
 
 
 @pytest.mark.parametrize(("cancel_at_s", "calls"), [(0.0, 0), (0.5, 1), (1.5, 2)])
@@ -252,13 +230,6 @@ def test_a_cancel_ends_it_before_the_next_attempt(cancel_at_s: float, calls: int
     with pytest.raises(CallCancelled):
         bench.run()
     assert bench.calls == calls
-
-
-def test_an_error_of_another_kind_passes_through() -> None:
-    bench = Bench([ImagesApiError("No.")])
-    with pytest.raises(ImagesApiError, match=r"No\."):
-        bench.run(repeatable=True)
-    assert bench.calls == 1
 
 
 def test_by_default_it_tries_again_without_a_word(

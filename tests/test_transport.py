@@ -7,13 +7,10 @@ import gc
 import logging
 import socket
 import ssl
-import struct
-import sys
 import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +21,7 @@ import trustme
 from dalle2.api_client import NO_KEY
 from dalle2.errors import ConnectionFailed, TimedOut
 from dalle2.net.transport import MAX_ERROR_BYTES, Reply, Request, Transport
-from tests.loopback import (
-    LONG_S,
-    Connection,
-    Loopback,
-    Script,
-    answering,
-    closed_port,
-    full_port,
-    hanging,
-    http,
-    wait_for,
-)
+from tests.loopback import LONG_S, Connection, Loopback, Script, answering, closed_port, hanging, http, wait_for
 
 MIB = 2**20
 QUICK_S = 0.3
@@ -130,7 +116,6 @@ def persistent(answer: bytes) -> Script:
 
 ENDLESS = {
     "body": endless(WITHOUT_LENGTH, b"A" * 65_536),
-    "chunks": endless(CHUNKED, b"1\r\nA\r\n" * 4096),
     "chunk line": endless(CHUNKED, b"0" * 65_536),
     "trailers": endless(CHUNKED + b"3\r\nabc\r\n0\r\n", b"X-More: 1\r\n" * 4096),
     "header": endless(b"HTTP/1.1 200 OK\r\nX-Long: ", b"A" * 65_536),
@@ -160,13 +145,7 @@ ENDLESS = {
 def test_a_body_is_read_to_its_end(answer: bytes) -> None:
     with Loopback(answering(answer)) as server:
         reply = exchange(server.origin)
-    assert (reply.status_code, reply.body, reply.is_too_large, reply.cut_off) == (200, b"abc", False, None)
-
-
-@pytest.mark.parametrize("status", [200, 204])
-def test_a_response_may_be_empty(status: int) -> None:
-    with Loopback(answering(http(b"", status))) as server:
-        assert exchange(server.origin) == Reply(status, {"content-length": "0", "connection": "close"}, bytearray())
+    assert (reply.status_code, reply.body, reply.is_too_large, reply.cut_off) == (200, bytearray(b"abc"), False, None)
 
 
 @pytest.mark.parametrize(
@@ -179,37 +158,26 @@ def test_a_response_may_be_empty(status: int) -> None:
         (CHUNKED, b""),
     ],
 )
-@pytest.mark.parametrize("reset", [False, True])
-def test_a_response_that_breaks_off_is_read_as_far_as_it_came(answer: bytes, came: bytes, reset: bool) -> None:
-    def script(connection: Connection) -> None:
-        connection.request()
-        connection.send(answer)
-        if reset:
-            time.sleep(0.05)  # it would throw away what is still on its way
-            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-    with Loopback(script) as server:
+def test_a_response_that_breaks_off_is_read_as_far_as_it_came(answer: bytes, came: bytes) -> None:
+    with Loopback(answering(answer)) as server:
         reply = exchange(server.origin)
-    assert (reply.status_code, reply.body) == (200, came)
+    assert bytes(reply.body) == came
     assert reply.cut_off is not None and reply.cut_off.sent
     assert "broke before the response was complete" in str(reply.cut_off)
 
 
-@pytest.mark.parametrize(
-    "answer", [b"", b"HTTP/1.1", b"junk\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\x16\x03\x01\x02\x00"]
-)
+TWO_LENGTHS = http(b"abc", headers={"Content-Length": "5, 6"})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # urllib3 leaves the last one open
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1", b"junk\r\n\r\n", b"HTTP/1.1 a\r\n\r\n", b"\x16\x03", TWO_LENGTHS])
 def test_a_garbled_response_is_a_lost_one(answer: bytes) -> None:
     with Loopback(answering(answer)) as server:
         error = problem(server.origin)
     assert "broke before the response was complete" in str(error)
     assert error.sent
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # urllib3 forgets to close this one
-def test_a_response_of_two_lengths_is_a_lost_one() -> None:
-    with Loopback(answering(http(b"abc", headers={"Content-Length": "5, 6"}))) as server:
-        assert problem(server.origin).sent
-    gc.collect()
+    del error
+    gc.collect()  # or the warning would come in the middle of another test
 
 
 @pytest.mark.parametrize("head", [WITHOUT_LENGTH, b"HTTP/1.1 200 OK\r\nContent-Length: 1048577\r\n\r\n"])
@@ -227,31 +195,11 @@ def test_of_an_error_only_the_start_is_read() -> None:
     assert not reply.is_success
 
 
-@pytest.mark.parametrize("what", ENDLESS)
-def test_a_hostile_server_takes_no_more_memory_than_the_limit(what: str) -> None:
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        with Loopback(ENDLESS[what]) as server:
-            with contextlib.suppress(ConnectionFailed):
-                exchange(server.origin, limit=MIB, total_s=0.5)
-            wait_for(lambda: not client_threads())
-        assert tracemalloc.get_traced_memory()[1] - before < 8 * MIB
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize("what", ["chunk line", "header", "headers"])
-def test_endless_lines_end_in_a_lost_response(what: str) -> None:
-    with Loopback(ENDLESS[what]) as server:
-        assert "broke" in str(problem(server.origin))
-
-
 @pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, gzip"])
 def test_a_compressed_body_is_neither_asked_for_nor_read(encoding: str) -> None:
     with Loopback(answering(http(b"\x1f\x8b junk", headers={"Content-Encoding": encoding}))) as server:
         reply = exchange(server.origin)
-    assert (reply.is_encoded, reply.body) == (True, b"")
+    assert reply.is_encoded and not reply.body
     assert b"\r\nAccept-Encoding: identity\r\n" in server.requests[0]
 
 
@@ -260,7 +208,7 @@ def test_a_redirect_is_not_followed_and_its_body_not_read(location: str) -> None
     script = endless(f"HTTP/1.1 302 Found\r\nLocation: {location}\r\n\r\n".encode(), b"A" * 65_536)
     with Loopback(script) as server:
         reply = exchange(server.origin, total_s=LONG_S)
-    assert (reply.status_code, reply.location, reply.body) == (302, location, b"")
+    assert (reply.status_code, reply.location) == (302, location) and not reply.body
     assert len(server.requests) == 1
 
 
@@ -269,7 +217,6 @@ DRIPS = {
     "header": b"HTTP/1.1 200 OK\r\nX-Slow: ",
     "body": http(headers={"Content-Length": "100000"}),
     "chunks": CHUNKED + b"FFFF\r\n",
-    "body without a length": WITHOUT_LENGTH,
 }
 
 
@@ -286,11 +233,32 @@ def test_a_dripping_server_is_left_at_the_deadline(where: str, encrypted: bool, 
     assert "so slowly" in str(error)
 
 
-@pytest.mark.parametrize("what", ["trailers", "interim responses"])
-def test_what_never_ends_ends_at_the_deadline(what: str) -> None:
-    with Loopback(ENDLESS[what]) as server:
-        assert isinstance(problem(server.origin, total_s=QUICK_S), TimedOut)
-        wait_for(lambda: not client_threads())
+@pytest.mark.parametrize(
+    ("what", "outcome"),
+    [
+        ("body", "too large"),
+        ("chunk line", "broke"),
+        ("header", "broke"),
+        ("headers", "broke"),
+        ("trailers", "so slowly"),
+        ("interim responses", "so slowly"),
+    ],
+)
+def test_an_endless_response_ends_in_little_time_and_memory(what: str, outcome: str) -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        with Loopback(ENDLESS[what]) as server:
+            try:
+                reply = exchange(server.origin, total_s=QUICK_S)
+                ended_in = "too large" if reply.is_too_large else str(reply.cut_off)
+            except ConnectionFailed as err:
+                ended_in = str(err)
+            wait_for(lambda: not client_threads())
+        assert outcome in ended_in
+        assert tracemalloc.get_traced_memory()[1] - before < 8 * MIB
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_dripping_handshake_is_left_at_the_deadline() -> None:
@@ -332,43 +300,6 @@ def test_each_request_of_a_connection_has_a_deadline_of_its_own(transport: Trans
             transport.exchange(request(server.origin, total_s=QUICK_S))
     assert caught.value.sent
     assert (len(server.requests), server.connections) == (2, 1)
-
-
-def test_threads_share_a_transport_and_each_has_its_own_deadline(transport: Transport) -> None:
-    def script(connection: Connection) -> None:
-        if b"slow" in connection.request():
-            hanging(connection)
-        connection.send(http(b"abc"))
-
-    outcomes: list[str] = []
-
-    def fetch(path: str) -> None:
-        try:
-            outcomes.append(transport.exchange(request(f"{server.origin}/{path}", total_s=QUICK_S)).body.decode())
-        except TimedOut:
-            outcomes.append(path)
-
-    with Loopback(script) as server:
-        threads = [threading.Thread(target=fetch, args=(path,)) for path in ["slow", "fast"] * 4]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert sorted(outcomes) == ["abc"] * 4 + ["slow"] * 4
-
-
-def test_the_deadline_holds_for_a_host_of_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ExitStack() as stack:
-        address = ("127.0.0.1", full_port(stack))
-        many = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address)] * 10
-        real = socket.getaddrinfo
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: many if a[0] == "many.example" else real(*a, **k))
-        started = time.monotonic()
-        error = problem(f"http://many.example:{address[1]}/", wait_s=0.1, total_s=0.3)
-        assert time.monotonic() - started < 0.9
-        wait_for(lambda: not client_threads())
-    assert not error.sent
-    assert isinstance(error, TimedOut) or sys.platform == "win32"  # where a full queue refuses
 
 
 def test_each_piece_of_an_upload_has_the_read_timeout() -> None:
@@ -454,12 +385,6 @@ def test_a_certificate_that_nobody_vouches_for(tls: ssl.SSLContext) -> None:
     assert (error.sent, error.is_transient, server.requests) == (False, False, [])
 
 
-@pytest.mark.usefixtures("trusted")
-def test_the_certificates_of_a_company_are_trusted(tls: ssl.SSLContext) -> None:
-    with Loopback(answering(http(b"abc")), tls=tls) as server:
-        assert exchange(server.origin).body == b"abc"
-
-
 def test_a_certificate_bundle_that_is_not_there(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
     with Loopback(hanging, tls=tls) as server:
@@ -506,14 +431,6 @@ def test_a_proxy_without_the_library_for_it_is_a_fault_of_the_proxy(monkeypatch:
     monkeypatch.setenv("HTTPS_PROXY", "gopher://127.0.0.1:9")
     error = problem("https://example.invalid/v1")
     assert "HTTPS_PROXY" in str(error) and not error.sent
-
-
-def test_no_proxy_names_hosts_that_are_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Loopback(answering(http(b"proxied"))) as proxy, Loopback(answering(http(b"direct"))) as server:
-        monkeypatch.setenv("HTTP_PROXY", proxy.origin)
-        assert exchange(server.origin).body == b"proxied"
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        assert exchange(server.origin).body == b"direct"
 
 
 def relaying(target: Loopback) -> Script:
