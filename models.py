@@ -173,19 +173,25 @@ def _words_of_fastapi(problems: list[object]) -> dict[str, str]:
             place = problem.get("loc")
             parts = [str(part) for part in place] if isinstance(place, list) else []
             params.extend(parts[-1:])
-            messages.append(f"{'.'.join(parts)}: {_as_text(problem.get('msg'))}")
+            messages.append(": ".join(filter(None, [".".join(parts), _as_text(problem.get("msg"))])))
         else:
             messages.append(_as_text(problem))
-    return {"message": "; ".join(messages), "param": params[0] if params else ""}
+    return {"message": "; ".join(filter(None, messages)), "param": params[0] if params else ""}
 
 
 def _without_prompt(message: str, prompt: str) -> str:
-    """The message without the prompt, plain or escaped as in JSON, where it stands as words of its own."""
-    spellings = {prompt, json.dumps(prompt)[1:-1], json.dumps(prompt, ensure_ascii=False)[1:-1]}
-    for spelling in sorted(spellings, key=len, reverse=True):
-        if spelling.strip() and spelling in message:
+    """The message without the prompt, however it is escaped, where it stands as words of its own."""
+    for spelling in _spellings(prompt.strip()):
+        if spelling and spelling in message:
             message = re.sub(rf"(?<!\w){re.escape(spelling)}(?!\w)", "…", message)
     return message
+
+
+def _spellings(prompt: str) -> list[str]:
+    """A text plain, as JSON and Python write it, and in JSON inside of JSON, as gateways pass it on; longest first."""
+    escaped = {json.dumps(prompt)[1:-1], json.dumps(prompt, ensure_ascii=False)[1:-1], repr(prompt)[1:-1]}
+    nested = {json.dumps(text)[1:-1] for text in escaped}
+    return sorted({prompt} | escaped | nested, key=len, reverse=True)
 
 
 def _as_text(value: object) -> str:
