@@ -104,9 +104,14 @@ class ImagesClient:
 
         A name that is not one short printable line, or holds a key, is left out: it could not be shown to the user.
         """
-        connect_s, read_s = (min(limit, LISTING_TIMEOUT_S) for limit in self._backend.timeouts_s)
-        request = replace(self._request("GET", "/models"), timeout_s=(connect_s, read_s), total_s=connect_s + read_s)
-        reply = self._transport.exchange(replace(request, limit_bytes=MAX_LISTING_BYTES))
+        connect_s, read_s = self._backend.timeouts_s
+        request = replace(
+            self._request("GET", "/models"),
+            timeout_s=(min(connect_s, LISTING_TIMEOUT_S), min(read_s, LISTING_TIMEOUT_S)),
+            total_s=2 * LISTING_TIMEOUT_S,
+            limit_bytes=MAX_LISTING_BYTES,
+        )
+        reply = self._transport.exchange(request)
         if not reply.is_success:
             raise self._status_error(reply)
         self._raise_unless_whole(reply, charge=Charge.NO)

@@ -105,8 +105,10 @@ class StatusError(ImagesApiError):
         """`rows` is the table to look the case up in."""
         self._row = matching_case(status_code, detail, rows or STATUS_CASES)
         super().__init__(self._row.says, charge=self._row.charge, is_transient=self._row.is_transient)
-        lower = {name.lower(): value for name, value in (headers or {}).items()}
-        self.headers = {name: lower[name] for name in USEFUL_HEADERS if name in lower}
+        self.headers: dict[str, str] = {}
+        for name, value in (headers or {}).items():
+            if name.lower() in USEFUL_HEADERS:
+                self.headers[name.lower()] = value
         self.status_code = status_code
         self.case = self._row.case
         self.detail = detail
@@ -408,9 +410,8 @@ def matching_case(status: int, detail: ErrorDetail, rows: tuple[StatusCase, ...]
         if row.codes & codes or (is_about_model and row.case is Case.MODEL):
             return row
     text = detail.message.lower()
-    # "model 'x' not found" is the same as "model not found"
-    texts = (text, QUOTED_NAME.sub("", text))
-    return next(row for row in possible if any(map(row.covers_text, texts)))
+    unnamed = QUOTED_NAME.sub("", text)  # "model 'x' not found" is the same as "model not found"
+    return next(row for row in possible if row.covers_text(text) or row.covers_text(unnamed))
 
 
 @dataclass(frozen=True)
