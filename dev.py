@@ -3,7 +3,7 @@
     python dev.py               lists the sessions
     python dev.py NAME [ARGS]   runs one and hands ARGS on to it
 
-Makes `.venv` beside this file for nox, which does the rest as noxfile.py says.
+Makes `.venv` beside this file for nox, which does the rest as development/noxfile.py says.
 """
 
 from __future__ import annotations
@@ -16,53 +16,39 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 NOX = "nox==2026.10.20"
-OLDEST_PYTHON = (3, 10)
 
 
-def missing() -> str | None:
-    """What this Python lacks, as a sentence for its user; None if it has all."""
-    if sys.version_info < OLDEST_PYTHON:
-        wanted = ".".join(map(str, OLDEST_PYTHON))
-        return f"Python {wanted} or newer is needed; this is {sys.version.split()[0]}."
-    if any(importlib.util.find_spec(name) is None for name in ("venv", "ensurepip")):
-        return "This Python cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv"
-    return None
-
-
-def venv_python() -> Path:
-    """The Python of `.venv`."""
-    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+def prepare() -> None:
+    """Make `.venv` with nox in it, unless it is there. Exits with a sentence where that cannot be."""
+    if sys.version_info < (3, 10):  # noqa: UP036 (whoever runs this may have an older one)
+        sys.exit(f"dev.py: Python 3.10 or newer is needed; this is {sys.version.split()[0]}.")
+    if has_nox():
+        return
+    if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
+        sys.exit("dev.py: This Python cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv")
+    print(f"dev.py: installing {NOX} into {VENV} (once) ...", flush=True)
+    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", NOX]
+    for command in ([sys.executable, "-m", "venv", "--clear", str(VENV)], pip):
+        if subprocess.run(command, check=False).returncode:
+            sys.exit(f"dev.py: could not make {VENV}; the reason is above.")
 
 
 def has_nox() -> bool:
     """Whether `.venv` holds the pinned nox and still works: its Python may have been removed since."""
-    name, version = NOX.split("==")
-    check = f"import importlib.metadata as m, sys; sys.exit(m.version({name!r}) != {version!r})"
+    check = f"import importlib.metadata as m, sys; sys.exit('nox==' + m.version('nox') != {NOX!r})"
     try:
-        answer = subprocess.run([venv_python(), "-c", check], stderr=subprocess.DEVNULL, check=False)
+        return subprocess.run([PYTHON, "-c", check], stderr=subprocess.DEVNULL, check=False).returncode == 0
     except OSError:
         return False
-    return answer.returncode == 0
-
-
-def prepare() -> None:
-    """Make `.venv` with nox in it, unless it is there. Raises subprocess.CalledProcessError."""
-    if has_nox():
-        return
-    print(f"dev.py: installing {NOX} into {VENV} (once) ...", flush=True)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
-    pip = [str(venv_python()), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", NOX]
-    subprocess.run(pip, check=True)
 
 
 def run_nox(arguments: list[str]) -> int:
-    """Run nox in the repository and return its exit code."""
-    command = [str(venv_python()), "-m", "nox", "--noxfile", str(ROOT / "noxfile.py"), *arguments]
-    os.chdir(ROOT)
+    """Run nox and return its exit code."""
+    command = [str(PYTHON), "-m", "nox", "--noxfile", str(ROOT / "development" / "noxfile.py"), *arguments]
     if os.name != "nt":
-        # Nox takes this process's place, so that a signal for it reaches nox.
-        os.execv(command[0], command)  # noqa: S606 (no shell is wanted)
+        os.execv(command[0], command)  # noqa: S606 (it takes this process's place, so that signals reach it)
     with subprocess.Popen(command) as nox:
         while True:
             try:
@@ -72,23 +58,9 @@ def run_nox(arguments: list[str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    complaint = missing()
-    if complaint:
-        print(f"dev.py: {complaint}", file=sys.stderr)
-        return 1
-    try:
-        prepare()
-    except subprocess.CalledProcessError as err:
-        print(f"dev.py: could not make {VENV}: {err}. What went wrong is said above.", file=sys.stderr)
-        return 1
-    if not arguments:
-        return run_nox(["--list"])
-    name, *rest = arguments
-    return run_nox(["--session", name, "--", *rest])
+    prepare()
+    return run_nox(["--session", arguments[0], "--", *arguments[1:]] if arguments else ["--list"])
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main(sys.argv[1:]))

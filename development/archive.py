@@ -1,4 +1,4 @@
-"""`python -m development.archive FILE.zip`: the archive that the registry gets, made as its command line makes it.
+"""The archive that the registry gets, made as its command line makes it.
 
 That is every file that git tracks, less what `.comfyignore` names in the language of `.gitignore`.
 """
@@ -6,7 +6,6 @@ That is every file that git tracks, less what `.comfyignore` names in the langua
 from __future__ import annotations
 
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -34,16 +33,3 @@ def tracked_files(root: Path = ROOT, *options: str) -> list[str]:
     command = ["git", "ls-files", "-z", "--cached", *options]
     listed = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE)
     return [path for path in listed.stdout.decode().split("\0") if path]
-
-
-def main() -> int:
-    if len(sys.argv) != 2:
-        print(__doc__, file=sys.stderr)
-        return 2
-    archive = write_archive(Path(sys.argv[1]))
-    print(f"{archive}: {len(archived_files())} files, {archive.stat().st_size} bytes")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,13 +7,10 @@ operators here, so declaring them is enough.
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
+import importlib
 import runpy
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 OPERATORS = {
     "torchvision::nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -21,50 +18,26 @@ OPERATORS = {
 }
 
 
-class _TorchvisionLoader(importlib.abc.Loader):
-    """Imports torchvision; where that fails for want of an operator, declares it and tries again."""
-
-    def __init__(self, loader: importlib.abc.Loader) -> None:
-        self._loader = loader
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        try:
-            self._loader.exec_module(module)
-        except RuntimeError as err:
-            if "torchvision::" not in str(err):
-                raise
-            for name in [name for name in sys.modules if name.startswith("torchvision.")]:
-                del sys.modules[name]
-            _declare_operators()
-            self._loader.exec_module(module)
-
-
-class TorchvisionFinder(importlib.abc.MetaPathFinder):
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != "torchvision":
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _TorchvisionLoader(spec.loader)
-        return spec
-
-
-def _declare_operators() -> None:
-    # Imported here because ComfyUI complains when torch is there before its own settings for it.
-    import torch.library
-
-    for name, schema in OPERATORS.items():
-        torch.library.define(name, schema)
+def import_torchvision() -> None:
+    """Import torchvision; where that fails because operators are missing, declare them and try again."""
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as err:
+        if "torchvision::" not in str(err):
+            raise
+        for name in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[name]
+        library = importlib.import_module("torch.library")
+        for name, schema in OPERATORS.items():
+            library.define(name, schema)
+        importlib.import_module("torchvision")
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    sys.meta_path.insert(0, TorchvisionFinder())
+    if (folder / "comfy").is_dir():  # some tests start another program in ComfyUI's place
+        # Before ComfyUI, which then warns that torch is there too early; that matters to GPUs alone.
+        import_torchvision()
     sys.argv = [str(folder / "main.py"), *sys.argv[2:]]
     sys.path.insert(0, str(folder))
     runpy.run_path(sys.argv[0], run_name="__main__")

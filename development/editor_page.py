@@ -18,8 +18,8 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from development.browser import WINDOW
 from development.editor_scripts import ANIMATIONS_DONE, FRAME, LOADED_PICTURES, PLACES, TOP_OF
+from development.package import NAME
 
-PACKAGE = "comfyui-openai-dalle2"
 NODE = "OpenAIDalle2"
 # The canvas takes two clicks for one and one when a busy machine is late with them; a person clicks again.
 DOUBLE_CLICKS = 10
@@ -87,7 +87,7 @@ class Editor:
     def browse_templates(self) -> None:
         """Open the template browser at this package's templates."""
         self.page.get_by_role("button", name="Templates").first.click()
-        self.page.get_by_role("dialog").get_by_text(PACKAGE).first.click()
+        self.page.get_by_role("dialog").get_by_text(NAME).first.click()
         expect(self.template("text-to-image")).to_be_visible()
 
     def template(self, name: str) -> Locator:

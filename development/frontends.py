@@ -1,4 +1,4 @@
-"""A ComfyUI for the browser, with one of two generations of its frontend, whose settings can change while it runs."""
+"""A ComfyUI for the browser, with one of three generations of its frontend, whose settings can change while it runs."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from development.comfyui import ComfyUI
 from development.emulator import Emulator
 from development.package import ROOT
 
-# The frontend that ComfyUI's own requirements pin, and the newest, which noxfile.py puts into this folder.
-FRONTENDS = ("pinned", "newest")
-NEWEST = Path(sys.prefix) / "newest-frontend" / "comfyui_frontend_package" / "static"
+# The frontend that ComfyUI's own requirements pin, and two newer ones, which noxfile.py puts below this folder.
+FRONTENDS = ("pinned", "middle", "newest")
+FOLDER = Path(sys.prefix) / "frontends"
+
+
+class FrontendNotFound(RuntimeError):
+    """A frontend is not installed."""
 
 
 def version(frontend: str) -> str:
     """The version of a frontend."""
-    path = sys.path if frontend == "pinned" else [str(NEWEST.parents[1])]
+    path = sys.path if frontend == "pinned" else [str(FOLDER / frontend)]
     return str(next(iter(distributions(name="comfyui-frontend-package", path=path))).version)
-
-
-class FrontendNotFound(RuntimeError):
-    """The newest frontend is not installed."""
 
 
 @contextmanager
 def comfyui_for_browser(base_dir: Path, frontend: str, emulator: Emulator, package: Path = ROOT) -> Iterator[ComfyUI]:
     """A running ComfyUI whose only way out is the emulator. Raises FrontendNotFound."""
     args = ["--comfy-api-base", emulator.comfy_base]
-    if frontend == "newest":
-        if not NEWEST.is_dir():
-            raise FrontendNotFound(f"The newest frontend is not in {NEWEST}: `python dev.py tests` puts it there.")
-        args += ["--front-end-root", str(NEWEST)]
+    if frontend != "pinned":
+        static = FOLDER / frontend / "comfyui_frontend_package" / "static"
+        if not static.is_dir():
+            raise FrontendNotFound(f"A frontend is missing: {static}. `python dev.py tests` puts it there.")
+        args += ["--front-end-root", str(static)]
     with ComfyUI(base_dir, args=args, package=package) as comfyui:
         yield comfyui
 

@@ -11,36 +11,32 @@ import subprocess
 import sys
 from pathlib import Path
 
-from development.package import ALIAS, DEVELOPMENT_SCRIPTS, ROOT, modules
+from development.package import ALIAS, DEVELOPMENT_SCRIPTS, ROOT, copy_modules
 
+# In the checkout, because several checkouts can share an environment. It is kept between runs, so that mypy finds what
+# it remembers of unchanged files.
+COPY = ROOT / ".mypy_cache" / "typecheck"
 FOLDERS = ("development", "tests")
-PLATFORMS = ("linux", "win32", "darwin")  # what this machine is not is at least read with its eyes
+PLATFORMS = ("linux", "win32", "darwin")
 
 
 def main() -> int:
-    # Kept between runs, so that mypy finds what it remembers of unchanged files.
-    folder = Path(sys.prefix) / "typecheck"
-    copy_sources(folder)
-    codes = [
-        run("ruff", "check", cwd=ROOT),
-        run("ruff", "format", "--check", cwd=ROOT),
-        *(run("mypy", "--strict", "--platform", platform, ".", cwd=folder) for platform in PLATFORMS),
-    ]
+    copy_sources(COPY)
+    codes = [run("ruff", "check", cwd=ROOT), run("ruff", "format", "--check", cwd=ROOT)]
+    for platform in PLATFORMS:
+        codes.append(run("mypy", "--strict", "--platform", platform, ".", cwd=COPY))
     return max(codes)
 
 
 def copy_sources(folder: Path) -> None:
     """Make in `folder` the tree that mypy is to check."""
-    for old in (ALIAS, *FOLDERS):
-        shutil.rmtree(folder / old, ignore_errors=True)
-    (folder / ALIAS).mkdir(parents=True)
-    for module in modules():
-        shutil.copy2(module, folder / ALIAS)
+    for name in (ALIAS, *FOLDERS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    copy_modules(folder / ALIAS)
     for name in ("pyproject.toml", *DEVELOPMENT_SCRIPTS):
         shutil.copy2(ROOT / name, folder)
     for name in FOLDERS:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def run(*command: str, cwd: Path) -> int:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 ALIAS = "dalle2"
+NAME = "openai-dalle"  # in the registry, and of the folder in custom_nodes
 
-DEVELOPMENT_SCRIPTS = frozenset({"dev.py", "noxfile.py"})
+SUBPACKAGES = ("generation", "net")
+DEVELOPMENT_SCRIPTS = ("dev.py",)
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE")
 FILES = ("pyproject.toml", "requirements.txt", ".env.example", *PAGES)
-FOLDERS = ("web", "locales", "example_workflows", "docs", "deploy", "benchmarks")
+FOLDERS = ("web", "locales", "example_workflows", "docs")
 
 
 def load_package() -> ModuleType:
@@ -39,9 +40,20 @@ def load_package() -> ModuleType:
     return module
 
 
-def modules(root: Path = ROOT) -> Iterator[Path]:
-    """The package's own modules: the root's Python files less the scripts for developers."""
-    return (path for path in sorted(root.glob("*.py")) if path.name not in DEVELOPMENT_SCRIPTS)
+def modules(root: Path = ROOT) -> list[Path]:
+    """The package's own modules: the Python files of the root and of its sub-packages, without the developers'."""
+    found = [path for path in sorted(root.glob("*.py")) if path.name not in DEVELOPMENT_SCRIPTS]
+    for folder in SUBPACKAGES:
+        found += sorted((root / folder).rglob("*.py"))
+    return found
+
+
+def copy_modules(destination: Path, root: Path = ROOT) -> None:
+    """Copy the package's own modules, each to its place below `destination`."""
+    for path in modules(root):
+        copy = destination / path.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
 
 
 def copy_package(destination: Path, root: Path = ROOT) -> Path:
@@ -49,10 +61,10 @@ def copy_package(destination: Path, root: Path = ROOT) -> Path:
 
     What to take is a list, not what to leave: a `.env` with somebody's key can then never come along.
     """
-    destination.mkdir(parents=True, exist_ok=True)
-    for path in (*modules(root), *(root / name for name in FILES)):
-        if path.is_file():
-            shutil.copy2(path, destination)
+    copy_modules(destination, root)
+    for name in FILES:
+        if (root / name).is_file():
+            shutil.copy2(root / name, destination)
     for folder in FOLDERS:
         if (root / folder).is_dir():
             ignore = shutil.ignore_patterns("__pycache__", ".*")

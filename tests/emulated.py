@@ -1,13 +1,10 @@
-"""What the tests of the emulator share: two emulators, requests to them, and files to send.
-
-A module takes a fixture by assigning it, together with the one that it needs.
-"""
+"""What the tests of the emulator share: requests to it, and files to send."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,65 +14,42 @@ from PIL import Image
 from development.emulator import Emulator
 
 KEY = {"Authorization": "Bearer sk-emulated"}
-GENERATION = {"model": "gpt-image-2", "prompt": "a lighthouse", "size": "1024x1024", "quality": "low"}
-SMALL: dict[str, Any] = {
-    "model": "dall-e-2",
-    "prompt": "a lighthouse",
-    "size": "256x256",
-    "response_format": "b64_json",
-}
+GENERATION = {"model": "gpt-image-2", "prompt": "mountains", "size": "1024x1024", "quality": "low"}
+SMALL = {"model": "dall-e-2", "prompt": "mountains", "size": "256x256", "response_format": "b64_json"}
+TALL = {"model": "dall-e-3", "prompt": "mountains", "size": "1024x1792", "response_format": "b64_json"}
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Emulator]:
-    with Emulator() as emulator:
+@pytest.fixture(scope="module", name="running")
+def started() -> Iterator[Emulator]:
+    """An OpenAI that still has the old models too."""
+    with Emulator(models=("gpt-image-2", "gpt-image-1.5", "dall-e-2", "dall-e-3")) as emulator:
         yield emulator
 
 
-@pytest.fixture(scope="module")
-def classic() -> Iterator[Emulator]:
-    """An OpenAI that still has DALL·E 2, and draws small pictures fast."""
-    with Emulator(models=("dall-e-2", "gpt-image-2")) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def openai(running: Emulator) -> Emulator:
+@pytest.fixture(name="openai")
+def clean(running: Emulator) -> Emulator:
     running.reset()
     return running
 
 
-@pytest.fixture
-def dalle(classic: Emulator) -> Emulator:
-    classic.reset()
-    return classic
-
-
-def generate(emulator: Emulator, body: dict[str, Any], **more: Any) -> requests.Response:
-    more.setdefault("headers", KEY)
-    return requests.post(f"{emulator.base_url}/images/generations", json=body, timeout=10, **more)
+def generate(emulator: Emulator, body: dict[str, Any], headers: dict[str, str] = KEY, **more: Any) -> requests.Response:
+    more.setdefault("timeout", 10)
+    return requests.post(f"{emulator.base_url}/images/generations", json=body, headers=headers, **more)  # noqa: S113
 
 
 def edit(
-    emulator: Emulator,
-    image: bytes,
-    mask: bytes | None = None,
-    *,
-    route: str = "edits",
-    headers: Mapping[str, str] = KEY,
-    mask_field: str = "mask",
-    **fields: Any,
+    emulator: Emulator, image: bytes, mask: bytes | None = None, *, route: str = "edits", **fields: Any
 ) -> requests.Response:
     files = {"image": ("image.png", image, "image/png")}
     if mask is not None:
-        files[mask_field] = ("mask.png", mask, "image/png")
-    data: dict[str, Any] = {"prompt": "a lighthouse", **fields}
-    return requests.post(f"{emulator.base_url}/images/{route}", data=data, files=files, headers=headers, timeout=10)
+        files["mask"] = ("mask.png", mask, "image/png")
+    url = f"{emulator.base_url}/images/{route}"
+    return requests.post(url, data={"prompt": "mountains", **fields}, files=files, headers=KEY, timeout=10)
 
 
-def png(mode: str = "RGB", size: tuple[int, int] = (64, 64), colour: Any = "red", kind: str = "PNG") -> bytes:
+def png(mode: str = "RGB", size: tuple[int, int] = (64, 64), kind: str = "PNG") -> bytes:
     file = io.BytesIO()
-    Image.new(mode, size, colour).save(file, kind)
+    Image.new(mode, size, "red").save(file, kind)
     return file.getvalue()
 
 
@@ -91,13 +65,3 @@ def half_mask(size: tuple[int, int], *, alpha: bool = True) -> bytes:
 def pictures(response: requests.Response) -> list[Image.Image]:
     assert response.status_code == 200, response.text
     return [Image.open(io.BytesIO(base64.b64decode(item["b64_json"]))) for item in response.json()["data"]]
-
-
-def error(response: requests.Response) -> dict[str, Any]:
-    found = response.json()["error"]
-    assert isinstance(found, dict)
-    return found
-
-
-MASK = half_mask((64, 64))
-PART = ("i.png", png(), "image/png")

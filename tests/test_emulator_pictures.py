@@ -1,90 +1,67 @@
-"""How the emulator's pictures come back: as its knobs say, after a while, and the same for the same request."""
+"""What can be seen on the emulator's pictures."""
 
 from __future__ import annotations
 
-import threading
-import time
+import io
+from itertools import pairwise
 
+import numpy as np
 import pytest
-import requests
+from PIL import Image, ImageChops
 
 from development.emulator import Emulator
-from tests import emulated
-from tests.emulated import KEY, SMALL, generate, pictures
+from development.emulator.painter import draw_scene
+from tests.emulated import GENERATION, SMALL, clean, edit, generate, half_mask, pictures, started
 
-classic, dalle = emulated.classic, emulated.dalle
-
-
-def test_pictures_come_back_as_the_knob_says(dalle: Emulator) -> None:
-    body = {**SMALL, "n": 2}
-    dalle.result = "mixed"
-    assert [sorted(item) for item in generate(dalle, body).json()["data"]] == [["b64_json"], ["url"]]
-    dalle.result = "relative_url"
-    assert generate(dalle, body).json()["data"][0]["url"].startswith("/pictures/")
-    dalle.result, dalle.picture_origin = "url", "http://localhost:1"
-    assert generate(dalle, body).json()["data"][0]["url"].startswith("http://localhost:1/pictures/")
+fixtures = (started, clean)
 
 
-def test_a_relative_url_needs_the_key_and_an_absolute_one_does_not(dalle: Emulator) -> None:
-    dalle.result = "relative_url"
-    relative = dalle.origin + generate(dalle, SMALL).json()["data"][0]["url"]
-    dalle.result = "url"
-    absolute = generate(dalle, SMALL).json()["data"][0]["url"]
-    assert requests.get(relative, timeout=5).status_code == 401
-    assert requests.get(relative, headers=KEY, timeout=5).status_code == 200
-    assert requests.get(absolute, timeout=5).status_code == 200
+def difference(one: Image.Image, other: Image.Image) -> float:
+    return float(np.asarray(ImageChops.difference(one, other)).mean())
 
 
-def test_size_format_transparency_and_number_can_differ_from_what_was_asked(dalle: Emulator) -> None:
-    dalle.answer_size, dalle.picture_format, dalle.fewer_by = (300, 200), "JPEG", 1
-    drawn = pictures(generate(dalle, {**SMALL, "n": 3}))
-    assert [(p.size, p.format) for p in drawn] == [((300, 200), "JPEG")] * 2
-    dalle.picture_format, dalle.transparent, dalle.fewer_by = None, True, 0
-    assert pictures(generate(dalle, SMALL))[0].getchannel("A").getextrema() == (0, 255)
+def test_words_of_the_prompt_choose_the_scene() -> None:
+    size = (256, 256)
+    day, night, sunset = (np.asarray(draw_scene(f"sea, {word}", 0, size)) for word in ("noon", "moonlit", "sunset"))
+    assert night.mean() < 90 < day.mean()
+    assert sunset[120, :, 0].mean() > sunset[120, :, 2].mean() + 40  # the sky above the horizon is red
+    mountains = np.asarray(draw_scene("mountains", 0, size))
+    assert day[135:145].std(axis=1).mean() < mountains[135:145].std(axis=1).mean()  # a sea is level
 
 
-def test_answers_and_downloads_take_their_time(dalle: Emulator) -> None:
-    # More than is measured: Windows' clock counts in steps of 16 ms.
-    dalle.delay_s, dalle.picture_delay_s, dalle.result = 0.25, [0.0, 0.25], "url"
-    generate_started = time.monotonic()
-    urls = [item["url"] for item in generate(dalle, {**SMALL, "n": 2}).json()["data"]]
-    assert time.monotonic() - generate_started >= 0.2
-    waits = []
-    for url in urls:
-        started = time.monotonic()
-        requests.get(url, timeout=5)
-        waits.append(time.monotonic() - started)
-    assert waits[0] < 0.2 <= waits[1]
+def test_the_pictures_of_an_answer_differ_clearly_and_do_so_again(openai: Emulator) -> None:
+    first = pictures(generate(openai, {**SMALL, "n": 4}))
+    again = pictures(generate(openai, {**SMALL, "n": 4}))
+    assert [picture.tobytes() for picture in first] == [picture.tobytes() for picture in again]
+    assert all(difference(one, other) > 10 for one, other in pairwise(first))
 
 
-def test_delays_of_several_calls_overlap(dalle: Emulator) -> None:
-    dalle.delay_s = 0.4
-    threads = [threading.Thread(target=generate, args=(dalle, SMALL)) for _ in range(4)]
-    started = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert time.monotonic() - started < 1.2
-    assert max(post.started for post in dalle.posts) < min(post.answered or 0 for post in dalle.posts)
-
-
-def test_prompt_size_and_index_change_the_picture_and_nothing_else_does(dalle: Emulator) -> None:
-    first, second = pictures(generate(dalle, {**SMALL, "n": 2}))
-    again = pictures(generate(dalle, {**SMALL, "n": 2}))[0]
-    other = pictures(generate(dalle, {**SMALL, "n": 2, "prompt": "a castle"}))[0]
-    assert first.tobytes() == again.tobytes()
-    assert len({first.tobytes(), second.tobytes(), other.tobytes()}) == 3
-
-
-def test_a_picture_has_a_caption_of_its_request(dalle: Emulator) -> None:
-    one = pictures(generate(dalle, {**SMALL, "n": 1}))[0]
-    of_two = pictures(generate(dalle, {**SMALL, "n": 2}))[0]
+def test_the_caption_tells_how_many_there_are(openai: Emulator) -> None:
+    one, two = (pictures(generate(openai, {**SMALL, "n": n}))[0] for n in (1, 2))
     above, below = (0, 0, 256, 200), (0, 200, 256, 256)
-    assert one.crop(above).tobytes() == of_two.crop(above).tobytes()
-    assert one.crop(below).tobytes() != of_two.crop(below).tobytes()
+    assert difference(one.crop(above), two.crop(above)) == 0 < difference(one.crop(below), two.crop(below))
 
 
-@pytest.mark.parametrize("prompt", ["é" * 1000, "猫が雪の中で眠っている" * 40, "a\nb\tc\0d", "<script>&"])
-def test_any_prompt_can_be_drawn(dalle: Emulator, prompt: str) -> None:
-    assert len(pictures(generate(dalle, {**SMALL, "prompt": prompt}))) == 1
+@pytest.mark.parametrize("prompt", ["é" * 1000, "猫が雪の中で眠っている" * 40, "a\nb\tc\0d", "\ud800"])
+def test_any_prompt_can_be_drawn(openai: Emulator, prompt: str) -> None:
+    assert len(pictures(generate(openai, {**SMALL, "prompt": prompt}))) == 1
+
+
+@pytest.mark.parametrize("model", ["dall-e-2", "gpt-image-2"])
+def test_an_edit_shows_new_paint_and_all_but_dall_e_2_change_the_rest(openai: Emulator, model: str) -> None:
+    openai.answer_size = (256, 256)
+    fields = SMALL if model == "dall-e-2" else GENERATION
+    original = pictures(generate(openai, fields))[0]
+    file = io.BytesIO()
+    original.convert("RGBA").save(file, "PNG")
+    (drawn,) = pictures(edit(openai, file.getvalue(), half_mask((256, 256)), **fields))
+    painted, kept = ((0, 0, 128, 256), (128, 0, 256, 256))
+    assert difference(drawn.crop(painted), original.crop(painted)) > 10
+    change = difference(drawn.crop(kept), original.crop(kept))
+    assert change == 0 if model == "dall-e-2" else 1 < change < 20
+
+
+def test_a_transparent_picture_has_no_sky(openai: Emulator) -> None:
+    openai.transparent, openai.answer_size = True, (300, 200)
+    (picture,) = pictures(generate(openai, SMALL))
+    assert picture.size == (300, 200) and picture.getchannel("A").getextrema() == (0, 255)

@@ -16,23 +16,21 @@ from .server import Emulator
 def main() -> int:
     """Serve until Ctrl-C or a termination signal. Returns the exit status."""
     options = _parser().parse_args()
-    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO)
+    logging.basicConfig(level=logging.INFO)
     emulator = Emulator(
         options.server,
-        host=options.host,
         port=options.port,
         api_key=options.api_key,
         delay_s=options.delay,
         models=options.model,
         keep_files=False,
     )
-    emulator.redraws = options.redraws
     for name in options.fail or ():
-        for route in FAULTS[name].routes - {"models"}:  # a list of models that works leads to the picture that fails
+        for route in FAULTS[name] - {"models"}:  # a list of models that works leads to the picture that fails
             emulator.fail(Fault(name, route, times=None))
     stopped = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stopped.set())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
     try:
         with emulator:
             print(_greeting(emulator), flush=True)
@@ -40,7 +38,7 @@ def main() -> int:
             while not stopped.wait(0.5):
                 pass
     except OSError as err:
-        print(f"Cannot listen on {options.host}:{options.port}: {err}. Try another --port.", file=sys.stderr)
+        print(f"Cannot listen on port {options.port}: {err}. Try another --port.", file=sys.stderr)
         return 1
     return 0
 
@@ -48,19 +46,16 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m development.emulator",
-        description="A development server that speaks the OpenAI Images API and draws landscapes. "
-        "It bills nobody, checks requests strictly, and is not meant for a network.",
+        description="A development server on this machine that speaks the OpenAI Images API and draws landscapes. "
+        "It bills nobody, and checks requests as strictly as the server whose part it takes.",
+        epilog=f"FAULT is one of: {', '.join(FAULTS)}.",
     )
-    parser.add_argument("--server", choices=sorted(FLAVOURS), default="openai", help="whose part it takes")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8189, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument("--api-key", default="sk-emulated", help="the key it takes (default: %(default)s)")
-    parser.add_argument("--delay", type=float, default=2.0, metavar="SECONDS", help="time that a call takes")
-    parser.add_argument("--model", action="append", help="a model that it has; may be repeated")
-    parser.add_argument("--redraws", action="store_true", help="edits change what the mask keeps, a little")
-    names = ", ".join(FAULTS)
-    parser.add_argument("--fail", action="append", choices=FAULTS, metavar="FAULT", help=f"what goes wrong: {names}")
-    parser.add_argument("--verbose", action="store_true", help="log every detail")
+    parser.add_argument("--server", choices=FLAVOURS, default="openai", help="whose part it takes (%(default)s)")
+    parser.add_argument("--port", type=int, default=8189, help="0 takes a free one (%(default)s)")
+    parser.add_argument("--api-key", default="sk-emulated", help="the key it takes (%(default)s)")
+    parser.add_argument("--delay", type=float, default=2.0, metavar="SECONDS", help="time of a call (%(default)s)")
+    parser.add_argument("--model", action="append", help="a model that it has, such as dall-e-3; may be repeated")
+    parser.add_argument("--fail", action="append", choices=FAULTS, metavar="FAULT", help="what always goes wrong")
     return parser
 
 
@@ -73,8 +68,7 @@ def _greeting(emulator: Emulator) -> str:
     ]
     if emulator.server in ("openai", "comfy"):
         lines.append(f"  --comfy-api-base {emulator.comfy_base}")
-    lines.append("Ctrl-C stops it.")
-    return "\n".join(lines)
+    return "\n".join([*lines, "Ctrl-C stops it."])
 
 
 if __name__ == "__main__":

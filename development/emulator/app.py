@@ -3,217 +3,209 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
+import itertools
 import logging
+import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
-from . import answers
-from .answers import Answer
-from .contract import check
-from .delivery import Exchange, deliver
-from .errors import Refusal
-from .faults import Fault, FaultQueue, Moment
-from .flavours import FLAVOURS, Flavour
+from .delivery import Exchange
+from .faults import BAD_PICTURES, STATUSES, FaultQueue, spoil_answer, spoil_item
+from .flavours import FLAVOURS
+from .job import Flavour
 from .keys import authorize
-from .knobs import Knobs
 from .page import index_page
-from .records import RequestLog
-from .studio import Gallery, Picture, produce
-from .wire import Call, read_call
+from .records import RequestRecord
+from .studio import Knobs, Picture, produce
+from .wire import Answer, Call, Refusal, json_answer, read_call
 
 logger = logging.getLogger("emulator")
 
-Work = Callable[[web.Request, Call, Fault | None], Awaitable[Answer]]
-_SLOW_S = 1.0
+Work = Callable[[web.Request, Call, str], Awaitable[Answer]]
+MAX_KEPT_PICTURES = 200
+# Comfy.org's credits for a picture: 211 for a dollar.
+CREDITS = {"low": 1.27, "medium": 11.18, "high": 44.52, "auto": 11.18}
 
 
-@dataclass
-class AppState:
-    """What the handlers share with the emulator.
+class App:
+    """The requests of one emulator: its routes, its log, its faults, and the pictures that can be had.
 
     `models` maps the flavours that are served to their models and the release times of these; no models mean any.
     """
 
-    server: str
-    knobs: Knobs
-    api_key: str | None
-    models: Mapping[str, Mapping[str, int]]
-    log: RequestLog
-    faults: FaultQueue = field(default_factory=FaultQueue)
-    gallery: Gallery = field(default_factory=Gallery)
+    def __init__(
+        self, server: str, knobs: Knobs, api_key: str | None, models: Mapping[str, Mapping[str, int]], keep_files: bool
+    ) -> None:
+        self.log: list[RequestRecord] = []
+        self.paid_pictures = 0
+        self.faults = FaultQueue()
+        self._flavour = FLAVOURS[server]
+        self._server = server
+        self._knobs = knobs
+        self._api_key = api_key
+        self._models = models
+        self._keep_files = keep_files
+        self._pictures: dict[str, Picture] = {}
+        self._numbers = itertools.count(1)
+        self._exchanges: set[Exchange] = set()
 
+    def build(self) -> web.Application:
+        """Return an application with its routes."""
+        app = web.Application(client_max_size=64 * 1024**2)  # a little more than OpenAI takes
+        app.on_shutdown.append(self._hang_up)
+        app.router.add_get("/", self._index)
+        app.router.add_get("/log", self._show_log)
+        for name in self._models:
+            flavour = FLAVOURS[name]
+            for path, route in (("generations", "generations"), (flavour.edit_route, "edits")):
+                handler = self._serving(route, flavour, functools.partial(self._draw, name, route == "edits"))
+                app.router.add_post(f"{flavour.base_path}/images/{path}", handler)
+            if flavour.auth != "comfy":
+                handler = self._serving("models", flavour, functools.partial(self._list_models, name))
+                app.router.add_get(f"{flavour.base_path}/models", handler)
+        app.router.add_get(self._flavour.picture_path, self._serving("pictures", self._flavour, self._fetch))
+        app.router.add_route("*", "/{path:.*}", self._serving("", self._flavour, self._no_route))
+        return app
 
-def build_app(state: AppState) -> web.Application:
-    """Return the application for a server in this state; the thread pool draws until the app is cleaned up."""
-    handlers = Handlers(state)
-    app = web.Application()
-    app.on_shutdown.append(handlers.hang_up)
-    app.on_cleanup.append(handlers.close)
-    app.router.add_get("/", handlers.index)
-    app.router.add_get("/log", handlers.show_log)
-    for name in state.models:
-        flavour = FLAVOURS[name]
-        images = functools.partial(handlers.images, name)
-        app.router.add_post(f"{flavour.base_path}/images/generations", images)
-        app.router.add_post(f"{flavour.base_path}/images/{flavour.edit_route}", images)
-        if flavour.auth != "comfy":
-            app.router.add_get(f"{flavour.base_path}/models", functools.partial(handlers.list_models, name))
-    app.router.add_get(FLAVOURS[state.server].picture_path, handlers.picture)
-    app.router.add_route("*", "/{path:.*}", handlers.unknown)
-    return app
-
-
-class Handlers:
-    """The requests of one emulator."""
-
-    def __init__(self, state: AppState) -> None:
-        self._state = state
-        # Drawing takes a processor; the event loop stays free for the requests that wait.
-        self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="emulator-painter")
-        self._exchanges: dict[int, Exchange] = {}
-
-    async def hang_up(self, app: web.Application) -> None:
+    async def _hang_up(self, app: web.Application) -> None:
         """Cut off every request that is still being served, so that its client notices at once."""
-        for exchange in self._exchanges.values():
+        for exchange in self._exchanges:
             exchange.reset()
 
-    async def close(self, app: web.Application) -> None:
-        """Let the painters finish."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    async def index(self, request: web.Request) -> web.Response:
+    async def _index(self, request: web.Request) -> web.Response:
         """Show what this is and what it drew last."""
-        text = index_page(self._state.server, self._state.gallery.newest(12), self._picture_path)
-        return web.Response(text=text, content_type="text/html")
+        path = self._flavour.picture_path
+        # An SVG is there to hurt whoever opens it.
+        shown = [(name, picture) for name, picture in self._pictures.items() if "svg" not in picture.media_type]
+        newest = [(path.format(name=name), picture.prompt) for name, picture in shown[:-13:-1]]
+        return web.Response(text=index_page(self._server, newest), content_type="text/html")
 
-    async def show_log(self, request: web.Request) -> web.Response:
+    async def _show_log(self, request: web.Request) -> web.Response:
         """Return the request log as JSON, without secrets."""
-        return web.json_response([record.summary() for record in self._state.log.snapshot()])
+        return web.json_response([record.summary() for record in [*self.log]])
 
-    async def images(self, name: str, request: web.Request) -> web.StreamResponse:
-        """Generate or edit."""
-        route = "generations" if request.path.endswith("/generations") else "edits"
-        work = functools.partial(self._draw, name, route)
-        return await self._serve(request, route, FLAVOURS[name], work)
+    def _serving(
+        self, route: str, flavour: Flavour, work: Work
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Return the handler of a route: it logs each request and lets `work` answer it, or a fault spoil that."""
 
-    async def list_models(self, name: str, request: web.Request) -> web.StreamResponse:
-        """List the models with their release times."""
-        return await self._serve(request, "models", FLAVOURS[name], functools.partial(self._models, name))
+        async def handle(request: web.Request) -> web.StreamResponse:
+            exchange = Exchange(request, self._note(request), self.faults.take(route))
+            self._exchanges.add(exchange)
+            try:
+                await self._play(exchange, flavour, work)
+            except ConnectionError:
+                logger.info("request %d: the client left", exchange.record.number)
+            finally:
+                self._exchanges.remove(exchange)
+            return exchange.response
 
-    async def picture(self, request: web.Request) -> web.StreamResponse:
-        """Hand out a picture of an earlier answer."""
-        return await self._serve(request, "pictures", self._flavour, self._fetch)
+        return handle
 
-    async def unknown(self, request: web.Request) -> web.StreamResponse:
-        """Refuse what is not a route."""
-        return await self._serve(request, "", self._flavour, self._no_route)
-
-    async def _serve(self, request: web.Request, route: str, flavour: Flavour, work: Work) -> web.StreamResponse:
-        log = self._state.log
-        number = log.arrive(request.method, request.path, request.query, request.headers)
-        exchange = Exchange(request, number, log, self._state.faults.take(route))
-        self._exchanges[number] = exchange
-        try:
-            await self._play(exchange, flavour, work)
-        except Refusal as refusal:
-            exchange.fault = None
-            await _send_refusal(exchange, refusal, flavour)
-        except ConnectionError:
-            logger.debug("request %d: the client left", number)
-        finally:
-            del self._exchanges[number]
-        return exchange.response
+    def _note(self, request: web.Request) -> RequestRecord:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        query = dict(request.query)
+        record = RequestRecord(next(self._numbers), request.method, request.path, query, headers, time.monotonic())
+        self.log.append(record)
+        return record
 
     async def _play(self, exchange: Exchange, flavour: Flavour, work: Work) -> None:
-        fault = exchange.fault
-        if fault is not None and fault.kind.moment is not Moment.ANSWER:
-            await asyncio.sleep(fault.details.get("delay_s", 0))
-        if fault is not None and fault.kind.moment is Moment.ARRIVAL:
+        fault, record = exchange.fault, exchange.record
+        name = fault.name if fault else ""
+        if fault and name == "drop_before":
+            await asyncio.sleep(fault.delay_s)
             exchange.reset()
             return
         call = await read_call(exchange.request)
-        exchange.log.note_body(exchange.number, call.fields, call.files)
-        if fault is not None and fault.kind.moment is Moment.REFUSAL:
-            await deliver(exchange, answers.fault_answer(fault, flavour.error_shape))
-            return
-        answer = answers.spoil(await work(exchange.request, call, fault), fault)
-        if answer.pictures:
-            exchange.log.note_bill(exchange.number, answer.pictures)
-        if fault is not None and fault.kind.moment is Moment.ANSWER:
-            await asyncio.sleep(fault.details.get("delay_s", _SLOW_S if fault.name == "slow" else 0))
-        await deliver(exchange, answer)
+        record.fields = call.fields
+        record.files = call.files if self._keep_files else tuple(replace(part, data=b"") for part in call.files)
+        try:
+            if fault and name in STATUSES:
+                raise fault.refusal()
+            answer = spoil_answer(await work(exchange.request, call, name), name)
+        except Refusal as refusal:
+            # A fault spoils good answers only.
+            exchange.fault = None
+            answer = _refusal_answer(refusal, flavour)
+        record.billed = answer.pictures
+        self.paid_pictures += answer.pictures
+        await asyncio.sleep(fault.delay_s if fault else 0)
+        await exchange.deliver(answer)
 
-    async def _draw(self, name: str, route: str, request: web.Request, call: Call, fault: Fault | None) -> Answer:
-        loop, state, flavour = asyncio.get_running_loop(), self._state, FLAVOURS[name]
-        due = loop.time() + state.knobs.delay_s
-        authorize(flavour.auth, _lower(request.headers), state.api_key)
-        if flavour.needs_api_version and not request.query.get("api-version"):
+    async def _draw(self, name: str, editing: bool, request: web.Request, call: Call, fault: str) -> Answer:
+        """Generate or edit."""
+        flavour = FLAVOURS[name]
+        due = time.monotonic() + self._knobs.delay_s
+        self._authorize(flavour.auth, request)
+        if flavour.auth == "api-key" and not request.query.get("api-version"):
             raise Refusal(404, "Resource not found: the query has no api-version.")
-        job = await loop.run_in_executor(self._pool, check, flavour, route, call, state.models[name])
-        pictures = await loop.run_in_executor(self._pool, produce, job, flavour, state.knobs)
-        await asyncio.sleep(max(0.0, due - loop.time()))
-        how = state.knobs.result or flavour.result_for(job.result)
-        items = [self._item(request, picture, how, flavour, fault) for picture in pictures]
-        return answers.images_answer(job, items, job.size or flavour.default_size, flavour)
+        job = flavour.read(call, self._models[name], editing=editing)
+        # Drawing takes a processor; the event loop stays free for the requests that wait.
+        size, pictures = await asyncio.to_thread(produce, job, flavour, self._knobs)
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        items = [self._item(request, picture, job.result, flavour, fault) for picture in pictures]
+        headers = {}
+        if flavour.auth == "comfy":
+            headers["X-Comfy-Credits-Used"] = f"{CREDITS[job.quality] * len(items):.2f}"
+        return json_answer(flavour.answer(job, items, size), headers=headers, pictures=len(items))
 
     def _item(
-        self, request: web.Request, picture: Picture, how: str, flavour: Flavour, fault: Fault | None
+        self, request: web.Request, picture: Picture, result: str, flavour: Flavour, fault: str
     ) -> dict[str, Any]:
-        picture = answers.spoil_picture(picture, fault)
-        if how == "mixed":
-            how = "url" if picture.index % 2 else "b64"
-        if how == "relative_url":
-            picture = picture.guarded_by(flavour.auth)
-        name = self._state.gallery.add(picture)
-        origin = self._state.knobs.picture_origin or f"{request.scheme}://{request.host}"
-        url = {
-            "url": f"{origin}{self._picture_path(name)}",
-            "file_path": f"/root/.xinference/image/{name}",
-        }.get(how, self._picture_path(name))
-        return answers.spoil_item(answers.picture_item(picture, how, url, flavour), fault)
+        kind = self._knobs.result or ("b64" if result == "b64" else flavour.url_kind)
+        if kind == "mixed":
+            kind = "url" if picture.index % 2 else "b64"
+        if kind == "relative_url":
+            picture = replace(picture, guard=flavour.auth)
+        if fault in BAD_PICTURES:
+            media_type, data = BAD_PICTURES[fault]
+            picture = replace(picture, data=data, media_type=media_type)
+        name = secrets.token_hex(16)
+        self._pictures[name] = picture
+        if len(self._pictures) > MAX_KEPT_PICTURES:
+            del self._pictures[next(iter(self._pictures))]  # the oldest
+        path = self._flavour.picture_path.format(name=name)
+        b64 = base64.b64encode(picture.data).decode() if kind == "b64" else None
+        urls = {"url": f"{request.scheme}://{request.host}{path}", "file_path": f"/root/.xinference/image/{name}.jpg"}
+        item = {"b64_json": b64} if b64 else {"url": urls.get(kind, path)}
+        return spoil_item({**flavour.item_extras, **item}, fault)
 
-    async def _fetch(self, request: web.Request, call: Call, fault: Fault | None) -> Answer:
-        picture = self._state.gallery.find(request.match_info["name"])
+    async def _fetch(self, request: web.Request, call: Call, fault: str) -> Answer:
+        """Hand out a picture of an earlier answer."""
+        picture = self._pictures.get(request.match_info["name"])
         if picture is None:
             raise Refusal(404, "No such picture, or no longer.")
-        authorize(picture.guard, _lower(request.headers), self._state.api_key)
-        await asyncio.sleep(self._state.knobs.download_delay_s(picture.index))
-        picture = answers.spoil_picture(picture, fault)
-        return Answer(picture.data, picture.media_type)
+        self._authorize(picture.guard, request)
+        await asyncio.sleep(self._knobs.download_delay_s(picture.index))
+        media_type, data = BAD_PICTURES.get(fault, (picture.media_type, picture.data))
+        return Answer(data, media_type)
 
-    async def _models(self, name: str, request: web.Request, call: Call, fault: Fault | None) -> Answer:
-        authorize(FLAVOURS[name].auth, _lower(request.headers), self._state.api_key)
-        models = self._state.models[name] or {f"{name}-local": 0}
-        items = [
-            {"id": model, "object": "model", "created": created, "owned_by": FLAVOURS[name].models_owner}
-            for model, created in models.items()
-        ]
-        return answers.json_answer({"object": "list", "data": items})
+    async def _list_models(self, name: str, request: web.Request, call: Call, fault: str) -> Answer:
+        """List the models with their release times."""
+        self._authorize(FLAVOURS[name].auth, request)
+        models, listed = self._models[name] or {f"{name}-local": 0}, FLAVOURS[name].listed
+        items = [{"id": model, "object": "model", "created": created, **listed} for model, created in models.items()]
+        return json_answer({"object": "list", "data": items})
 
-    async def _no_route(self, request: web.Request, call: Call, fault: Fault | None) -> Answer:
-        if any(resource.canonical == request.path for resource in request.app.router.resources()):
-            raise Refusal(405, f"Not allowed to {request.method} on {request.path}.")
+    async def _no_route(self, request: web.Request, call: Call, fault: str) -> Answer:
+        """Refuse what is not a route."""
         raise Refusal(404, f"Invalid URL ({request.method} {request.path})")
 
-    @property
-    def _flavour(self) -> Flavour:
-        return FLAVOURS[self._state.server]
-
-    def _picture_path(self, name: str) -> str:
-        return self._flavour.picture_path.format(name=name)
+    def _authorize(self, auth: str, request: web.Request) -> None:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        authorize(auth, headers, self._api_key)
 
 
-async def _send_refusal(exchange: Exchange, refusal: Refusal, flavour: Flavour) -> None:
-    try:
-        await deliver(exchange, answers.refusal_answer(refusal, flavour.error_shape))
-    except ConnectionError:
-        logger.debug("request %d: the client left before it was refused", exchange.number)
-
-
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
+def _refusal_answer(refusal: Refusal, flavour: Flavour) -> Answer:
+    headers = dict(refusal.headers)
+    body = flavour.error_body(refusal) if refusal.body is None else refusal.body
+    if isinstance(body, str):
+        media_type = headers.pop("Content-Type", "text/plain; charset=utf-8")
+        return Answer(body.encode(), media_type, refusal.status, headers)
+    return json_answer(body, refusal.status, headers=headers)

@@ -1,257 +1,139 @@
-"""The contract: whether a request is one that the server would serve, as strictly as it is published.
-
-Each check raises Refusal with the documented error. What passes them all becomes a `Job`.
-"""
+"""What OpenAI takes, as strictly as it publishes it: the fields, sizes and files of each family of models."""
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from .errors import Refusal
-from .flavours import Flavour, rules_for
+from PIL import Image
+
 from .records import FilePart
-from .rules import Rules, Size
-from .uploads import check_classic_files, check_files
-from .wire import Call
+from .wire import Call, Refusal
 
-MAX_PICTURES = 10
-_FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
-_LENIENT_FORMATS = {**_FORMATS, "jpg": "JPEG"}
-_CHOICES = {
+MEGABYTE = 1024 * 1024
+MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
+GPT_CHOICES = {
+    "quality": ("low", "medium", "high", "auto"),
     "background": ("transparent", "opaque", "auto"),
     "moderation": ("low", "auto"),
-    "input_fidelity": ("high", "low"),
-    "response_format": ("b64_json", "url"),
+    "output_format": ("png", "jpeg", "webp"),
 }
+HOW = ("url", "b64_json")
+DALLE_3_CHOICES = {"quality": ("standard", "hd"), "style": ("natural", "vivid"), "response_format": HOW}
 
 
 @dataclass(frozen=True)
-class Job:
-    """Work to be done: `n` pictures of `size` (None: the server chooses), for an edit with its files."""
+class Rules:
+    """What one family takes: sizes (None: a range), `choices` of a field beside the common ones, limits."""
 
-    model: str
-    prompt: str
-    n: int
-    size: Size | None
-    quality: str
-    result: str | None = None
-    picture_format: str | None = None
-    transparent: bool = False
-    image: FilePart | None = None
-    mask: FilePart | None = None
+    sizes: tuple[str, ...] | None
+    max_prompt: int
+    choices: Mapping[str, tuple[str, ...]]
+    max_n: int = 10
 
 
-def check(flavour: Flavour, route: str, call: Call, models: Collection[str]) -> Job:
-    """Return what `call` asks of a server of that flavour that has `models` (none: any model)."""
-    editing = route != "generations"
-    _check_shape(flavour, editing, call)
-    model = _check_model(flavour, call.fields, models)
-    rules = rules_for(flavour, model)
-    known = rules.edit_fields if editing else rules.fields
-    _check_fields(known, call, editing=editing)
-    image, mask = _pick_files(flavour, rules, call) if editing else (None, None)
-    return Job(
-        model=model,
-        prompt=_check_prompt(call.fields, rules),
-        n=_integer(call, "n", default=1, low=1, high=MAX_PICTURES),
-        size=_check_size(flavour, rules, call.fields, editing=editing),
-        quality=_check_quality(call.fields, rules),
-        result=_check_result(flavour, rules, model, call.fields),
-        picture_format=_check_output(call, strict=flavour.strict),
-        transparent=call.fields.get("background") == "transparent",
-        image=image,
-        mask=mask,
-    )
+FREE_SIZES = Rules(None, 32_000, GPT_CHOICES)
+FIXED_SIZES = Rules(("1024x1024", "1024x1536", "1536x1024", "auto"), 32_000, GPT_CHOICES)
+DALLE_3 = Rules(("1024x1024", "1024x1792", "1792x1024"), 4000, DALLE_3_CHOICES, max_n=1)
+DALLE_2 = Rules(("256x256", "512x512", "1024x1024"), 1000, {"response_format": HOW})
+FAMILIES = {"dall-e-2": DALLE_2, "dall-e-3": DALLE_3, "gpt-image-1": FIXED_SIZES}
 
 
-def _check_shape(flavour: Flavour, editing: bool, call: Call) -> None:
-    wanted = "multipart/form-data" if editing else "application/json"
-    if call.content_type != wanted:
-        raise Refusal(
-            400,
-            f"Unsupported content type: '{call.content_type}'. This method only accepts '{wanted}' requests.",
-            code="unsupported_content_type",
-        )
-    if call.fault is not None:
-        raise call.fault
-    for name in call.repeated:
-        if name != "image[]":
-            raise Refusal(400, f"Duplicate parameter: '{name}'.", param=name, code="duplicate_parameter")
-    _check_nulls(flavour, call.fields)
-
-
-def _check_nulls(flavour: Flavour, fields: dict[str, Any]) -> None:
-    for name, value in fields.items():
-        if value is None and flavour.null_status:
-            message = f"Invalid type for '{name}': expected a value, but got null instead."
-            raise Refusal(flavour.null_status, message, param=name, code="invalid_type")
-
-
-def _check_model(flavour: Flavour, fields: dict[str, Any], models: Collection[str]) -> str:
-    model = fields.get("model")
-    if model is None or model == "":
-        if flavour.needs_model:
-            raise Refusal(400, "you must provide a model parameter", param="model", code="missing_required_parameter")
-        return next(iter(models), "default")
-    if not isinstance(model, str):
-        raise _wrong_type("model", "a string", model)
-    if models and model not in models:
-        if flavour.error_shape == "detail":
-            running = next(iter(models))
-            raise Refusal(400, f"Model mismatch: request specifies '{model}' but server is running '{running}'.")
-        if flavour.error_shape == "litellm":
-            raise Refusal(400, f"Invalid model name passed in model={model}. Call `/v1/models` to view them.")
-        raise Refusal(404, f"The model '{model}' does not exist.", param="model", code="model_not_found")
-    return model
-
-
-def _check_fields(known: frozenset[str] | None, call: Call, *, editing: bool) -> None:
-    if known is None:
-        return
+def check(call: Call, model: str, *, editing: bool) -> None:
+    """Raise Refusal, with the documented error, for a request that a model refuses."""
+    rules = next((rules for name, rules in FAMILIES.items() if model.startswith(name)), FREE_SIZES)
+    if editing and rules is DALLE_3:
+        raise _wrong("model", "invalid_value", "Value must be 'dall-e-2'.")
     files = {"image", "image[]", "mask"} if editing else set()
     for name in [*call.fields, *(part.field for part in call.files)]:
-        if name not in known and name not in files:
-            raise Refusal(400, f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
-    for name, allowed in _CHOICES.items():
-        value = call.fields.get(name)
-        if value is not None:
-            _one_of(name, value, allowed)
-    for part in call.files:
-        if part.field not in files:
-            raise _wrong_type(part.field, "a string", part.data)
-    if not isinstance(call.fields.get("user", ""), str):
-        raise _wrong_type("user", "a string", call.fields["user"])
-    if call.fields.get("stream") not in (None, False, "false", True, "true"):
-        raise _wrong_type("stream", "a boolean", call.fields["stream"])
-    if call.fields.get("stream") in (True, "true"):
-        raise Refusal(400, "Streaming is not part of this development server.", param="stream")
-    _integer(call, "output_compression", default=100, low=0, high=100)
-    _integer(call, "partial_images", default=0, low=0, high=3)
+        if name not in {"model", "prompt", "n", "size", "user", *rules.choices, *files}:
+            raise _wrong(name, "unknown_parameter", f"Unknown parameter: '{name}'.")
+    for name, value in call.fields.items():
+        if name in files or (name != "n" and not isinstance(value, str)):
+            raise _wrong(name, "invalid_type", f"Invalid type for '{name}'.")
+    _check_prompt(call.fields.get("prompt", ""), rules)
+    _check_count(call, rules)
+    _check_size(call.fields.get("size", "1024x1024"), rules)
+    for name, allowed in rules.choices.items():
+        _check_choice(name, call.fields.get(name, allowed[0]), allowed)
+    if editing:
+        _check_files(call, small=rules is DALLE_2)
 
 
-def _check_prompt(fields: dict[str, Any], rules: Rules) -> str:
-    prompt = fields.get("prompt")
-    if prompt is None:
-        raise Refusal(400, "Missing required parameter: 'prompt'.", param="prompt", code="missing_required_parameter")
-    if not isinstance(prompt, str):
-        raise _wrong_type("prompt", "a string", prompt)
+def _check_prompt(prompt: str, rules: Rules) -> None:
     if not prompt.strip():
-        message = "Invalid 'prompt': empty string. Expected a string with minimum length 1."
-        raise Refusal(400, message, param="prompt", code="empty_string")
-    if not prompt.isascii() and re.search("[\ud800-\udfff]", prompt):
-        raise Refusal(400, "Invalid 'prompt': it is no valid Unicode.", param="prompt", code="invalid_value")
+        raise _wrong("prompt", "empty_string", "Invalid 'prompt': empty string.")
     if len(prompt) > rules.max_prompt:
-        message = (
-            f"Invalid 'prompt': string too long. Expected a string with maximum length {rules.max_prompt}, "
-            f"but got a string with length {len(prompt)} instead."
-        )
-        raise Refusal(400, message, param="prompt", code="string_above_max_length")
-    return prompt
+        message = f"Invalid 'prompt': string too long. Expected a string with maximum length {rules.max_prompt}."
+        raise _wrong("prompt", "string_above_max_length", message)
 
 
-def _check_size(flavour: Flavour, rules: Rules, fields: dict[str, Any], *, editing: bool) -> Size | None:
-    size = fields.get("size")
-    if size is None:
-        return None if editing and flavour.edit_route == "edits" else flavour.default_size
-    if not isinstance(size, str):
-        raise _wrong_type("size", "a string", size)
-    if size == "auto" and flavour.refuses_auto_size and not editing:
-        raise Refusal(400, "Invalid size format: 'auto'. Expected format: 'WIDTHxHEIGHT'.", param="size")
-    return rules.check_size(size)
+def _check_count(call: Call, rules: Rules) -> None:
+    n = call.fields.get("n", 1)
+    if call.content_type == "multipart/form-data" and re.fullmatch("[0-9]{1,9}", str(n)):
+        n = int(n)
+    if type(n) is not int:
+        raise _wrong("n", "invalid_type", "Invalid type for 'n': expected an integer.")
+    if not 1 <= n <= rules.max_n:
+        side = "below_minimum" if n < 1 else "above_maximum"
+        raise _wrong("n", f"integer_{side}_value", f"Invalid 'n': expected 1 to {rules.max_n}, but got {n}.")
 
 
-def _check_quality(fields: dict[str, Any], rules: Rules) -> str:
-    quality = fields.get("quality", "auto")
-    if rules.fields is not None:
-        _one_of("quality", quality, (*rules.qualities,))
-    return str(quality)
+def _check_size(size: str, rules: Rules) -> None:
+    if rules.sizes is not None:
+        _check_choice("size", size, rules.sizes)
+    elif size != "auto":
+        match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", size)
+        width, height = (int(match[1]), int(match[2])) if match else (1, 1)
+        if width % 16 or height % 16:
+            raise _wrong("size", "invalid_value", f"Invalid size '{size}'. Both sides must be divisible by 16.")
+        if max(width, height) > 3 * min(width, height):
+            raise _wrong("size", "invalid_value", f"Invalid size '{size}'. The aspect ratio must not exceed 3:1.")
+        if not 655_360 <= width * height <= 8_294_400:
+            raise _wrong("size", "invalid_value", f"Invalid size '{size}'. It must have 655360 to 8294400 pixels.")
 
 
-def _check_result(flavour: Flavour, rules: Rules, model: str, fields: dict[str, Any]) -> str | None:
-    if not rules.chooses_format:
-        return None
-    # The archived contract answered with URLs unless it was told otherwise.
-    asked = fields.get("response_format") or ("url" if flavour.strict and model.startswith("dall-e") else None)
-    if asked is None or asked in flavour.formats:
-        return {"b64_json": "b64", "url": "url"}.get(asked) if asked else None
-    if not flavour.checks_format:
-        return None
-    names = " and ".join(f"'{name}'" for name in flavour.formats)
-    raise Refusal(400, f"Only response_format {names} is supported now.", param="response_format")
-
-
-def _check_output(call: Call, *, strict: bool) -> str | None:
-    value = call.fields.get("output_format")
-    if value is None:
-        return None
-    formats = _FORMATS if strict else _LENIENT_FORMATS
-    _one_of("output_format", value, tuple(formats))
-    return formats[value]
-
-
-def _pick_files(flavour: Flavour, rules: Rules, call: Call) -> tuple[FilePart, FilePart | None]:
-    names = [part.field for part in call.files]
-    if "image" in names and "image[]" in names:
-        status = 422 if flavour.error_shape == "litellm" else 400
-        raise Refusal(status, "Send either 'image' or 'image[]', not both.", param="image", code="invalid_value")
-    images = [part for part in call.files if part.field in ("image", "image[]")]
-    if not images:
-        hint = "expected a file, but got a string instead" if "image" in call.fields else "no file was sent"
-        raise Refusal(400, f"Missing required parameter: 'image': {hint}.", param="image", code="invalid_type")
-    if flavour.strict and "mask" in call.fields:
-        raise _wrong_type("mask", "a file", call.fields["mask"])
-    mask = next((part for part in call.files if part.field == flavour.mask_field), None)
-    if mask is None and flavour.needs_mask:
-        raise Refusal(400, "missing mask file", param="mask")
-    if rules.classic_files:
-        check_classic_files(images, mask)
-    elif flavour.strict:
-        check_files(images, mask)
-    return images[0], mask
-
-
-def _integer(call: Call, name: str, *, default: int, low: int, high: int) -> int:
-    value = call.fields.get(name, default)
-    if call.content_type == "multipart/form-data" and isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value):
-        value = int(value)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _wrong_type(name, "an integer", value)
-    if not low <= value <= high:
-        side = "below minimum" if value < low else "above maximum"
-        raise Refusal(
-            400,
-            f"Invalid '{name}': integer {side} value. Expected {low} to {high}, but got {value}.",
-            param=name,
-            code=f"integer_{side.replace(' ', '_')}_value",
-        )
-    return value
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         names = ", ".join(f"'{item}'" for item in allowed)
-        message = f"Invalid value: '{value}'. Supported values are: {names}."
-        raise Refusal(400, message, param=name, code="invalid_value")
+        raise _wrong(name, "invalid_value", f"Invalid value: '{value}'. Supported values are: {names}.")
 
 
-def _wrong_type(name: str, wanted: str, value: Any) -> Refusal:
-    kinds = {
-        str: "a string",
-        bool: "a boolean",
-        int: "an integer",
-        float: "a decimal",
-        list: "an array",
-        bytes: "a file",
-    }
-    got = kinds.get(type(value), "null" if value is None else "an object")
-    return Refusal(
-        400,
-        f"Invalid type for '{name}': expected {wanted}, but got {got} instead.",
-        param=name,
-        code="invalid_type",
-    )
+def _check_files(call: Call, *, small: bool) -> None:
+    names = [part.field for part in call.files]
+    if "image" in names and "image[]" in names:
+        raise _wrong("image", "invalid_value", "Send either 'image' or 'image[]', not both.")
+    if names.count("image") > 1 or names.count("mask") > 1:
+        raise _wrong("image", "duplicate_parameter", "Duplicate parameter.")
+    image, mask = call.file("image", "image[]"), call.file("mask")
+    if image is None:
+        raise _wrong("image", "missing_required_parameter", "Missing required parameter: 'image'.")
+    size = _check_file(image, small=small)
+    if small and size[0] != size[1]:
+        raise _wrong("image", "invalid_image", "Uploaded image must be square.")
+    if mask is not None and _check_file(mask, small=True) != size:
+        raise _wrong("mask", "invalid_mask_format", "Invalid mask: its size does not match that of the image.")
+
+
+def _check_file(part: FilePart, *, small: bool) -> tuple[int, int]:
+    """Return the size of a picture; a `small` one is a PNG with alpha of less than 4 MB."""
+    name, limit = part.field, 4 * MEGABYTE if small else 50 * MEGABYTE
+    if part.filename is None or part.content_type not in MEDIA_TYPES:
+        message = f"Invalid file '{name}': unsupported mimetype ('{part.content_type}')."
+        raise _wrong(name, "unsupported_file_mimetype", message)
+    try:
+        with Image.open(io.BytesIO(part.data)) as picture:
+            is_right = not small or (picture.format == "PNG" and picture.mode in ("RGBA", "LA"))
+            size = picture.size
+    except (OSError, ValueError, Image.DecompressionBombError) as err:
+        raise _wrong(name, "invalid_image_file", f"Invalid image file or mode for image '{name}'.") from err
+    if not is_right or len(part.data) >= limit:
+        message = f"Invalid file '{name}': it must be less than {limit // MEGABYTE} MB{', PNG and RGBA' * small}."
+        raise _wrong(name, f"invalid_{name}_format", message)
+    return size
+
+
+def _wrong(param: str, code: str, message: str) -> Refusal:
+    return Refusal(400, message, param, code)

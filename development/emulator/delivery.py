@@ -1,6 +1,6 @@
-"""How an answer reaches the network: whole, late, in drops, half, without end, or not at all.
+"""How an answer reaches the network: whole, in drops, half, without end, or not at all.
 
-Every way raises ConnectionError when the client leaves first; the log then shows no status.
+Every way raises ConnectionError when the client leaves first; the record then shows no status.
 """
 
 from __future__ import annotations
@@ -10,37 +10,42 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+import time
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from .answers import Answer
 from .faults import Fault
-from .records import RequestLog
+from .records import RequestRecord
+from .wire import Answer
 
 HUGE_BYTES = 2 * 1024**3
-_CHUNK = b"A" * 65_536
+CHUNK = b"A" * 65_536
+HEAD, TAIL = b'{"created": 1, "data": [{"b64_json": "', b'"}]}'
 
 
-@dataclass
+@dataclass(eq=False)
 class Exchange:
     """One request on its way through the emulator, and the response that it got."""
 
     request: web.Request
-    number: int
-    log: RequestLog
+    record: RequestRecord
     fault: Fault | None = None
     response: web.StreamResponse = field(default_factory=web.Response)
 
-    async def open(self, answer: Answer, *, length: int | None = None) -> web.StreamResponse:
-        """Send the head of an answer; without a length its body is chunked."""
-        self.response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
-        self.response.headers.setdefault("x-request-id", f"req_{secrets.token_hex(16)}")
-        self.response.headers["Content-Type"] = answer.media_type
-        self.response.content_length = length
-        await self.response.prepare(self.request)
-        return self.response
+    async def deliver(self, answer: Answer) -> None:
+        """Send the answer in the way that the fault has it."""
+        name = self.fault.name if self.fault else ""
+        if name == "drop_after":
+            self.reset()
+        elif name == "drop_during":
+            await self._half(answer)
+        elif name == "drip":
+            await self._drip(answer)
+        elif name in ("endless_body", "huge_base64"):
+            await self._flood(answer, is_endless=name == "endless_body")
+        else:
+            await self._whole(answer)
 
     def reset(self) -> None:
         """Drop the connection at once: what the client still sends or waits for is lost."""
@@ -52,75 +57,55 @@ class Exchange:
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         transport.abort()
 
+    def _note(self, status: int | None) -> None:
+        self.record.answered = None if status is None else time.monotonic()
+        self.record.status = status
 
-async def deliver(exchange: Exchange, answer: Answer) -> None:
-    """Send the answer in the way that the exchange's fault has it."""
-    way = _WAYS.get(exchange.fault.name) if exchange.fault else None
-    await (way or _whole)(exchange, answer)
+    async def _open(self, answer: Answer, length: int | None) -> web.StreamResponse:
+        """Send the head of an answer; without a length its body is chunked."""
+        self.response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
+        self.response.headers["x-request-id"] = f"req_{secrets.token_hex(16)}"
+        self.response.headers["Content-Type"] = answer.media_type
+        self.response.content_length = length
+        await self.response.prepare(self.request)
+        return self.response
 
+    async def _whole(self, answer: Answer) -> None:
+        response = await self._open(answer, len(answer.body))
+        # Noted before the last byte goes out, so that a client that has its answer finds it in the record.
+        self._note(answer.status)
+        try:
+            await response.write(answer.body)
+            await response.write_eof()
+        except ConnectionError:
+            self._note(None)
+            raise
 
-async def _whole(exchange: Exchange, answer: Answer) -> None:
-    response = await exchange.open(answer, length=len(answer.body))
-    # Noted before the last byte goes out, so that a client that has its answer finds it in the log.
-    exchange.log.note_answer(exchange.number, answer.status)
-    try:
-        await response.write(answer.body)
+    async def _half(self, answer: Answer) -> None:
+        response = await self._open(answer, len(answer.body))
+        await response.write(answer.body[: len(answer.body) // 2])
+        # The half has to leave the socket's buffer before the connection goes.
+        await asyncio.sleep(0.05)
+        if self.request.transport is not None:
+            self.request.transport.close()
+
+    async def _drip(self, answer: Answer) -> None:
+        interval_s = self.fault.details.get("interval_s", 1) if self.fault else 0
+        response = await self._open(answer, len(answer.body))
+        for place in range(len(answer.body)):
+            await response.write(answer.body[place : place + 1])
+            await asyncio.sleep(interval_s)
+        self._note(answer.status)
+
+    async def _flood(self, answer: Answer, *, is_endless: bool) -> None:
+        """Send base64, or the beginning of a picture, and then far more than anybody wants."""
+        chunks = HUGE_BYTES // len(CHUNK)
+        declared = self.fault is not None and self.fault.details.get("declared")
+        response = await self._open(answer, len(HEAD) + chunks * len(CHUNK) + len(TAIL) if declared else None)
+        await response.write(HEAD if answer.media_type == "application/json" else answer.body[:64])
+        while is_endless or chunks:
+            await response.write(CHUNK)
+            chunks -= 1
+        await response.write(TAIL)
         await response.write_eof()
-    except ConnectionError:
-        exchange.log.note_answer(exchange.number, None)
-        raise
-
-
-async def _drip(exchange: Exchange, answer: Answer) -> None:
-    interval_s = _detail(exchange, "interval_s", 1.0)
-    response = await exchange.open(answer, length=len(answer.body))
-    for place in range(len(answer.body)):
-        await response.write(answer.body[place : place + 1])
-        await asyncio.sleep(interval_s)
-    exchange.log.note_answer(exchange.number, answer.status)
-
-
-async def _endless(exchange: Exchange, answer: Answer) -> None:
-    response = await exchange.open(answer)
-    await response.write(b'{"data": [{"b64_json": "' if answer.media_type == "application/json" else answer.body[:64])
-    while True:
-        await response.write(_CHUNK)
-
-
-async def _huge(exchange: Exchange, answer: Answer) -> None:
-    head, tail = b'{"created": 1, "data": [{"b64_json": "', b'"}]}'
-    chunks = max(1, int(_detail(exchange, "total_bytes", HUGE_BYTES)) // len(_CHUNK))
-    length = len(head) + chunks * len(_CHUNK) + len(tail)
-    response = await exchange.open(answer, length=length if _detail(exchange, "declared", 0) else None)
-    await response.write(head)
-    for _ in range(chunks):
-        await response.write(_CHUNK)
-    await response.write(tail)
-    await response.write_eof()
-    exchange.log.note_answer(exchange.number, answer.status)
-
-
-async def _half(exchange: Exchange, answer: Answer) -> None:
-    response = await exchange.open(answer, length=len(answer.body))
-    await response.write(answer.body[: len(answer.body) // 2])
-    # The half has to leave the socket's buffer before the connection goes.
-    await asyncio.sleep(0.05)
-    if exchange.request.transport is not None:
-        exchange.request.transport.close()
-
-
-async def _nothing(exchange: Exchange, answer: Answer) -> None:
-    exchange.reset()
-
-
-_WAYS: Mapping[str, Callable[[Exchange, Answer], Awaitable[None]]] = {
-    "drip": _drip,
-    "endless_body": _endless,
-    "huge_base64": _huge,
-    "drop_during": _half,
-    "drop_after": _nothing,
-}
-
-
-def _detail(exchange: Exchange, name: str, default: float) -> float:
-    return float(exchange.fault.details.get(name, default)) if exchange.fault else default
+        self._note(answer.status)

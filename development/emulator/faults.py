@@ -1,243 +1,182 @@
-"""Everything that can go wrong on demand, in one table, and the queue of what shall go wrong next.
+"""What can go wrong on demand, and the queue of what shall go wrong next.
 
-A fault strikes at one of four moments, which decides whether it is billed and what the client has sent:
-ARRIVAL (the body is unread), REFUSAL (an error status, nothing done), ANSWER (the work was done, and the
-answer goes wrong) and PICTURE (the answer is well formed, and what it holds or points to is not).
+A fault of `STATUSES` is an error status and costs nothing. The others strike after the work was done and, but for
+"html" and "empty", billed: some are bytes (here), some a way to send them (`delivery`). "drop_before" leaves the body
+unread.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import random
-import threading
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final
 
-from .errors import Refusal
+from .wire import Answer, Refusal, json_answer
 
 POSTS: Final = frozenset({"generations", "edits"})
 PICTURES: Final = frozenset({"pictures"})
 EVERYWHERE: Final = POSTS | PICTURES | {"models"}
+DETAILS: Final = {"delay_s", "retry_after_s", "headers", "status", "message", "param", "body", "interval_s", "declared"}
+HTML: Final = {"Content-Type": "text/html"}
 
-Moment = Enum("Moment", ["ARRIVAL", "REFUSAL", "ANSWER", "PICTURE"])
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One row of the table: what happens, when, where, and which details it takes."""
-
-    summary: str
-    moment: Moment
-    status: int = 200
-    message: str = ""
-    type: str = "invalid_request_error"
-    code: str | None = None
-    routes: frozenset[str] = EVERYWHERE
-    details: tuple[str, ...] = ()
-
-
-def _refusal(
-    status: int, summary: str, message: str, *, type: str = "invalid_request_error", code: str | None = None
-) -> Kind:
-    details = ("retry_after_s", "headers", "param", "message")
-    return Kind(summary, Moment.REFUSAL, status, message, type, code, details=details)
-
-
-def _spoilt(summary: str, *, routes: frozenset[str] = EVERYWHERE, details: tuple[str, ...] = ()) -> Kind:
-    return Kind(summary, Moment.ANSWER, routes=routes, details=details)
-
-
-def _bad_picture(summary: str, *, routes: frozenset[str] = POSTS | PICTURES) -> Kind:
-    return Kind(summary, Moment.PICTURE, routes=routes)
-
-
-FAULTS: Final[Mapping[str, Kind]] = {
-    "unauthorized": _refusal(401, "401: the key is refused.", "Incorrect API key provided.", code="invalid_api_key"),
-    "payment_required": _refusal(
-        402, "402: no credits left.", "Payment Required: Please add credits to your account to use this node."
-    ),
-    "verification": _refusal(
-        403,
-        "403: the organization is not verified.",
-        "Your organization must be verified to use the model. Please go to the organization's settings "
-        "and click on Verify Organization.",
-    ),
-    "model_not_found": _refusal(
-        404,
-        "404: no such model.",
-        "The model does not exist or you do not have access to it.",
-        code="model_not_found",
-    ),
-    "route_missing": _refusal(404, "404 as plain text: a server without this route.", "404 page not found"),
-    "method_not_allowed": _refusal(405, "405: the route does not take this method.", "Method Not Allowed"),
-    "timeout_status": _refusal(408, "408: the server did not want to wait.", "Request timed out.", type="timeout"),
-    "conflict": _refusal(409, "409: another request is in the way.", "The resource is locked by another request."),
-    "too_large": _refusal(413, "413: the upload is too large.", "Maximum content size limit exceeded."),
-    "rate_limit": _refusal(
-        429,
-        "429: too many requests; `retry_after_s` and `headers` say when to come back.",
-        "Rate limit reached for images per minute. Please try again later.",
-        type="requests",
-        code="rate_limit_exceeded",
-    ),
-    "quota": _refusal(
-        429,
-        "429 that no waiting cures: the quota is used up.",
-        "You exceeded your current quota, please check your plan and billing details.",
-        type="insufficient_quota",
-        code="insufficient_quota",
-    ),
-    "moderation": _refusal(
+# `Fault("status", status=418, body=..., headers=...)` is any answer at all; the others are those that servers give.
+STATUSES: Final[Mapping[str, Refusal]] = {
+    "status": Refusal(500, "Something went wrong."),
+    "custom": Refusal(500, "Something went wrong."),
+    "unauthorized": Refusal(401, "Incorrect API key provided.", code="invalid_api_key"),
+    "payment_required": Refusal(402, "Payment Required: Please add credits to your account to use this node."),
+    "verification": Refusal(403, "Your organization must be verified to use the model. Click on Verify Organization."),
+    "model_not_found": Refusal(404, "The model does not exist or you do not have access.", code="model_not_found"),
+    "route_missing": Refusal(404, "", body="404 page not found"),
+    "missing_picture": Refusal(404, "No such picture."),
+    "expired_picture": Refusal(403, "The signature of this URL has expired."),
+    "method_not_allowed": Refusal(405, "Method Not Allowed"),
+    "timeout_status": Refusal(408, "Request timed out.", kind="timeout"),
+    "conflict": Refusal(409, "The resource is locked by another request."),
+    "too_large": Refusal(413, "Maximum content size limit exceeded."),
+    "rate_limit": Refusal(429, "Rate limit reached for images.", code="rate_limit_exceeded", kind="requests"),
+    "quota": Refusal(429, "You exceeded your current quota.", None, "insufficient_quota", "insufficient_quota"),
+    "moderation": Refusal(
         400,
-        "400: the safety system refuses the request.",
-        "Your request was rejected by the safety system. If you believe this is an error, contact support.",
-        type="image_generation_user_error",
-        code="moderation_blocked",
+        "Your request was rejected by our safety system.",
+        None,
+        "moderation_blocked",
+        "image_generation_user_error",
     ),
-    "billing_limit": _refusal(
-        400,
-        "400: the hard limit of the bill is reached.",
-        "Billing hard limit has been reached.",
-        type="billing_limit_user_error",
-        code="billing_hard_limit_reached",
-    ),
-    "unknown_parameter": _refusal(
-        400, "400: the field `param` is unknown.", "Unknown parameter: '{param}'.", code="unknown_parameter"
-    ),
-    "server_error": _refusal(
-        500,
-        "500: the server failed.",
-        "The server had an error while processing your request.",
-        type="server_error",
-    ),
-    "bad_gateway": _refusal(502, "502: a proxy's HTML page.", "Bad Gateway"),
-    "unavailable": _refusal(503, "503: overloaded.", "The engine is currently overloaded.", type="server_error"),
-    "gateway_timeout": _refusal(504, "504: a proxy's HTML page.", "Gateway Time-out"),
-    "missing_picture": Kind(
-        "404 for a picture.", Moment.REFUSAL, 404, "No such picture.", routes=PICTURES, details=("headers",)
-    ),
-    "expired_picture": Kind(
-        "403 for a picture: its URL has expired.",
-        Moment.REFUSAL,
-        403,
-        "The signature of this URL has expired.",
-        routes=PICTURES,
-        details=("headers",),
-    ),
-    "custom": Kind(
-        "An answer made of `status`, `body` and `headers`.",
-        Moment.REFUSAL,
-        details=("status", "body", "headers"),
-    ),
-    "redirect": Kind("307 to `location`.", Moment.REFUSAL, 307, details=("location", "status")),
-    "html": _spoilt("200 with an HTML page instead."),
-    "empty": _spoilt("An answer without pictures: data is [].", routes=POSTS | {"models"}),
-    "wrong_shape": _spoilt("Valid JSON without data.", routes=POSTS | {"models"}),
-    "truncated_json": _spoilt("JSON that ends in the middle.", routes=POSTS | {"models"}),
-    "slow": _spoilt("The right answer, `delay_s` later.", details=("delay_s",)),
-    "drip": _spoilt("The right answer, one byte every `interval_s` (1).", details=("interval_s",)),
-    "endless_body": _spoilt("A body that never ends, without a length."),
-    "huge_base64": _spoilt(
-        "One JSON with `total_bytes` (2 GB) of base64; `declared` sends its length ahead.",
-        routes=POSTS,
-        details=("total_bytes", "declared"),
-    ),
-    "drop_before": Kind("The connection is reset; the body stays unread.", Moment.ARRIVAL),
-    "drop_after": _spoilt("The request is read and billed, then the connection is reset."),
-    "drop_during": _spoilt("Half of the answer, then the connection closes."),
-    "invalid_base64": _bad_picture("b64_json that is not base64.", routes=POSTS),
-    "not_an_image": _bad_picture("Text where the picture should be."),
-    "svg_bomb": _bad_picture("An SVG whose entities expand a billion times."),
-    "huge_png": _bad_picture("A tiny PNG that claims 100000 x 100000 pixels."),
-    "file_path_url": _bad_picture("A path on the server instead of a URL.", routes=POSTS),
+    "billing_limit": Refusal(400, "Billing hard limit has been reached.", None, "billing_hard_limit_reached"),
+    "unknown_parameter": Refusal(400, "Unknown parameter: '{param}'.", "response_format", "unknown_parameter"),
+    "server_error": Refusal(500, "The server had an error while processing your request.", kind="server_error"),
+    "bad_gateway": Refusal(502, "", headers=HTML, body="<html><h1>502 Bad Gateway</h1>nginx</html>"),
+    "unavailable": Refusal(503, "The engine is currently overloaded.", kind="server_error"),
+    "gateway_timeout": Refusal(504, "", headers=HTML, body="<html><h1>504 Gateway Time-out</h1>nginx</html>"),
+    "redirect": Refusal(307, "", headers={"Location": "/elsewhere"}, body=""),
+}
+# The routes of every fault: what a list of models is spared, say, or what can happen to a picture alone.
+FAULTS: Final[Mapping[str, frozenset[str]]] = {
+    **dict.fromkeys(STATUSES, EVERYWHERE),
+    **dict.fromkeys(("missing_picture", "expired_picture"), PICTURES),
+    **dict.fromkeys(("html", "slow", "drip", "endless_body", "drop_before", "drop_after", "drop_during"), EVERYWHERE),
+    **dict.fromkeys(("empty", "wrong_shape", "truncated_json"), POSTS | {"models"}),
+    **dict.fromkeys(("not_an_image", "svg_bomb", "huge_png"), POSTS | PICTURES),
+    **dict.fromkeys(("invalid_base64", "file_path_url", "huge_base64"), POSTS),
 }
 
 
 class Fault:
     """Something to go wrong: a name of `FAULTS` on a route, `times` times (None: for good).
 
-    Every fault takes `delay_s`, seconds to wait before it strikes; `FAULTS` names its other details.
-    Raises ValueError for an unknown name, route or detail.
+    Every fault takes `delay_s`, seconds to wait before it strikes; one of `STATUSES` takes `status`, `message`,
+    `param`, `body`, `headers` and `retry_after_s`, "drip" takes `interval_s`, and "huge_base64" takes `declared` (it
+    then sends its length ahead). Raises ValueError for an unknown name, route or detail.
     """
 
     def __init__(self, name: str, route: str = "any", times: int | None = 1, **details: Any) -> None:
         if name not in FAULTS:
             raise ValueError(f"unknown fault {name!r}; known are {', '.join(FAULTS)}")
-        self.kind = FAULTS[name]
-        if route != "any" and route not in self.kind.routes:
-            raise ValueError(
-                f"fault {name!r} has no route {route!r}; it has any, {', '.join(sorted(self.kind.routes))}"
-            )
-        unknown = set(details) - {*self.kind.details, "delay_s"}
-        if unknown:
-            raise ValueError(f"fault {name!r} takes {self.kind.details}, not {sorted(unknown)}")
+        if route != "any" and route not in FAULTS[name]:
+            raise ValueError(f"fault {name!r} has no route {route!r}; it has {', '.join(sorted(FAULTS[name]))}")
+        if not DETAILS.issuperset(details):
+            raise ValueError(f"fault {name!r} takes {sorted(DETAILS)}, not {sorted(details)}")
         self.name = name
         self.route = route
         self.times = times
+        self.delay_s = float(details.get("delay_s", 1 if name == "slow" else 0))
         self.details = details
 
     def __repr__(self) -> str:
-        details = "".join(f", {name}={value!r}" for name, value in self.details.items())
-        return f"Fault({self.name!r}, route={self.route!r}, times={self.times}{details})"
+        return f"Fault({self.name!r}, route={self.route!r}, times={self.times}, **{self.details!r})"
 
     def applies_to(self, route: str) -> bool:
         """Whether the fault belongs to requests for `route`."""
-        return route in self.kind.routes and self.route in ("any", route)
+        return route in FAULTS[self.name] and self.route in ("any", route)
 
     def refusal(self) -> Refusal:
-        """Return the error of a fault of the REFUSAL moment."""
-        headers = dict(self.details.get("headers", {}))
+        """Return the error of a fault of `STATUSES`."""
+        refusal = STATUSES[self.name]
+        headers = {**refusal.headers, **self.details.get("headers", {})}
         if "retry_after_s" in self.details:
-            headers.setdefault("Retry-After", str(self.details["retry_after_s"]))
-        param = self.details.get("param", "response_format" if "{param}" in self.kind.message else None)
-        message = self.details.get("message", self.kind.message).replace("{param}", str(param))
-        return Refusal(
-            self.kind.status, message, kind=self.kind.type, param=param, code=self.kind.code, headers=headers
-        )
+            headers["Retry-After"] = str(self.details["retry_after_s"])
+        given = {name: self.details[name] for name in ("status", "message", "param", "body") if name in self.details}
+        refusal = dataclasses.replace(refusal, headers=headers, **given)
+        return dataclasses.replace(refusal, message=refusal.message.replace("{param}", str(refusal.param)))
 
 
 class FaultQueue:
     """What goes wrong next: faults in the order they were added, then those drawn by chance."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pending: list[tuple[Fault, int | None]] = []
-        self._choices: tuple[Fault, ...] = ()
-        self._probability = 0.0
-        self._random = random.Random(0)  # noqa: S311 - chance for tests, not for secrets
+        self._pending: list[Fault] = []
+        self.clear()
 
     def add(self, fault: Fault) -> None:
         """Add a fault behind the ones that wait."""
-        with self._lock:
-            self._pending.append((fault, fault.times))
+        self._pending += [fault] * (fault.times or 1)
 
     def at_random(self, faults: Sequence[Fault], probability: float, seed: int) -> None:
         """Let requests fail by chance, the same ones for the same seed and order of arrival."""
-        with self._lock:
-            self._choices, self._probability = tuple(faults), probability
-            self._random = random.Random(seed)  # noqa: S311 - chance for tests, not for secrets
+        self._choices, self._probability = tuple(faults), probability
+        self._random = random.Random(seed)  # noqa: S311 - chance for tests, not for secrets
 
     def take(self, route: str) -> Fault | None:
         """Return what goes wrong with a request for `route`, and count it off."""
-        with self._lock:
-            for place, (fault, left) in enumerate(self._pending):
-                if fault.applies_to(route):
-                    self._count_off(place, fault, left)
-                    return fault
-            choices = [fault for fault in self._choices if fault.applies_to(route)]
-            if choices and self._random.random() < self._probability:
-                return self._random.choice(choices)
-            return None
-
-    def _count_off(self, place: int, fault: Fault, left: int | None) -> None:
-        if left == 1:
-            del self._pending[place]
-        elif left is not None:
-            self._pending[place] = (fault, left - 1)
+        for fault in self._pending:
+            if fault.applies_to(route):
+                if fault.times is not None:
+                    self._pending.remove(fault)
+                return fault
+        choices = [fault for fault in self._choices if fault.applies_to(route)]
+        if choices and self._random.random() < self._probability:
+            return self._random.choice(choices)
+        return None
 
     def clear(self) -> None:
         """Let nothing more go wrong."""
-        with self._lock:
-            self._pending.clear()
-            self._choices = ()
+        self._pending = []
+        self.at_random((), 0, 0)
+
+
+def spoil_answer(answer: Answer, name: str) -> Answer:
+    """Return a good answer as the fault of that name leaves it."""
+    if name == "html":
+        return Answer(b"<html><h1>Sign in to continue</h1></html>", "text/html")
+    if name == "empty":
+        return json_answer({"created": 1, "data": []})
+    if name == "wrong_shape":
+        return json_answer({"result": "ok", "images": 1}, pictures=answer.pictures)
+    if name == "truncated_json":
+        return dataclasses.replace(answer, body=answer.body[: len(answer.body) * 2 // 3])
+    return answer
+
+
+def spoil_item(item: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return an item of `data` as the fault of that name leaves it."""
+    if name == "invalid_base64":
+        return {"b64_json": "%%% this is not base64 %%%"}
+    return {"url": "/root/.xinference/image/f3b1c2d4.jpg"} if name == "file_path_url" else item
+
+
+def _huge_png() -> bytes:
+    """A tiny file that claims to be 100,000 pixels wide and high."""
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    packed = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def _svg_bomb() -> bytes:
+    """An SVG whose entities expand a billion times."""
+    entities = [f'<!ENTITY a{level} "{f"&a{level - 1};" * 10}">' for level in range(1, 10)]
+    head = f'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a0 "ha">{"".join(entities)}]>'
+    return f'{head}<svg xmlns="http://www.w3.org/2000/svg" width="512" height="512"><text>&a9;</text></svg>'.encode()
+
+
+BAD_PICTURES: Final[Mapping[str, tuple[str, bytes]]] = {
+    "not_an_image": ("image/png", b"This is a line of text, and not a picture.\n" * 4),
+    "svg_bomb": ("image/svg+xml", _svg_bomb()),
+    "huge_png": ("image/png", _huge_png()),
+}

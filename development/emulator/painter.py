@@ -1,176 +1,166 @@
-"""Pictures that prove what arrived: a landscape seeded by the prompt, with a caption of the request.
+"""Landscapes that show what arrived: words of the prompt choose the scene, a caption repeats the request.
 
-`paint` draws a new picture, `repaint` draws over the part of an uploaded one that its mask marks.
-Both are deterministic: the same words, size and index give the same pixels.
+The same prompt, index and size always give the same pixels, and another index gives a clearly different picture.
 """
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
-from functools import lru_cache
+import hashlib
+import re
+import textwrap
 
-from PIL import Image, ImageChops, ImageDraw, ImageFont
-
-from .scenery import draw_scene, land_cover
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
 
 Size = tuple[int, int]
-Box = tuple[int, int, int, int]
-
-_MAX_LINES = 4
-# Below this a caption could not be read, and would only hide the picture.
-_MIN_CAPTION: Size = (96, 48)
-_INK = (255, 255, 255, 255)
-_INK_FAINT = (214, 218, 226, 255)
-_PANEL = (14, 18, 28, 168)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What to draw: `index` counts from 0 within an answer of `count` pictures."""
-
-    prompt: str
-    model: str
-    size: Size
-    index: int = 0
-    count: int = 1
-    transparent: bool = False
-
-    @property
-    def small_print(self) -> str:
-        """The second part of the caption."""
-        width, height = self.size
-        return f"{width}x{height}  ·  {self.index + 1} of {self.count}  ·  {self.model}"
+Colour = tuple[int, int, int]
+# The colours of the sky at its top and at the horizon, of sun or moon, and of land or water, far away and near by.
+Palette = tuple[Colour, Colour, Colour, Colour, Colour]
+DAYS: tuple[Palette, ...] = (
+    ((72, 132, 196), (236, 240, 232), (255, 250, 226), (150, 182, 204), (24, 62, 88)),
+    ((98, 178, 186), (250, 238, 206), (255, 252, 232), (146, 190, 174), (22, 74, 70)),
+    ((112, 124, 176), (250, 214, 216), (255, 244, 236), (170, 152, 190), (52, 42, 84)),
+    ((84, 94, 112), (226, 220, 210), (252, 248, 238), (152, 158, 166), (38, 46, 56)),
+)
+SUNSETS: tuple[Palette, ...] = (
+    ((52, 36, 104), (255, 150, 96), (255, 232, 168), (166, 88, 120), (34, 18, 52)),
+    ((176, 76, 88), (255, 208, 128), (255, 244, 204), (196, 104, 92), (62, 24, 42)),
+    ((24, 72, 118), (252, 186, 132), (255, 234, 196), (112, 118, 146), (16, 38, 62)),
+)
+NIGHTS: tuple[Palette, ...] = (
+    ((8, 14, 40), (58, 92, 146), (240, 243, 250), (48, 74, 118), (6, 11, 28)),
+    ((22, 16, 52), (104, 70, 138), (250, 232, 236), (82, 56, 116), (16, 10, 34)),
+    ((4, 24, 36), (38, 108, 116), (236, 248, 240), (28, 82, 92), (4, 18, 26)),
+)
+CARD, INK = (14, 18, 28, 176), (255, 255, 255)
+MIN_CARD_AREA: Size = (96, 48)  # in less than that, a caption hides the picture and cannot be read
 
 
-def paint(subject: Subject) -> Image.Image:
-    """Return a new picture, RGB, or RGBA when the subject is transparent."""
-    picture = _landscape(subject)
-    _caption(picture, subject, (0, 0, *subject.size))
+def draw_scene(prompt: str, index: int, size: Size, *, transparent: bool = False) -> Image.Image:
+    """Return the landscape for a prompt and a picture's index in its answer; a transparent one, RGBA, has no sky."""
+    number = int.from_bytes(hashlib.sha256(prompt.encode("utf-8", "replace")).digest()[:4], "big")
+    rng = np.random.default_rng([number, index])
+    words = set(re.findall(r"\w+", prompt.casefold()))
+    palettes = NIGHTS if words & {"moon", "moonlit", "night"} else SUNSETS if "sunset" in words else DAYS
+    # The pictures of an answer take turns in colours and in where the sun stands.
+    palette = palettes[(number + index) % len(palettes)]
+    sun = (size[0] * (0.2 + 0.6 * ((number % 89 / 89 + index * 0.382) % 1)), size[1] * rng.uniform(0.16, 0.36))
+    picture = Image.new("RGBA", size) if transparent else _sky(palette, size, sun, rng)
+    has_mountains, has_sea = bool(words & {"mountain", "mountains"}), bool(words & {"sea", "ocean"})
+    if not has_mountains and not has_sea:
+        has_mountains, has_sea = number % 3 != 0, number % 3 != 1
+    if has_mountains:
+        _add_ridges(picture, palette, rng)
+    if has_sea:
+        _add_sea(picture, palette, sun[0], rng, horizon=0.72 if has_mountains else 0.55)
     return picture
 
 
-def repaint(subject: Subject, original: Image.Image, marks: Image.Image, *, redraws: bool = False) -> Image.Image:
-    """Return the original, painted over where `marks` (mode L) is white and mixed where it is grey.
-
-    Both are scaled to the subject's size. With `redraws` the rest comes back changed, as GPT Image does it.
-    """
-    kept = _fit(original.convert("RGB"), subject.size)
-    # Bilinear does not overshoot: what is far from the mask's edge stays exactly as it was.
-    weight = _fit(marks, subject.size, Image.Resampling.BILINEAR)
-    if redraws:
-        kept = _drawn_anew(kept)
-    # Another scene than `paint` would draw, or an edit with the original's prompt could not be seen.
-    picture = _landscape(subject, shift=1)
-    area = weight.getbbox()
-    if area is not None:
-        _caption(picture, subject, area)
-    return Image.composite(picture.convert("RGB"), kept, weight)
-
-
-def encode(picture: Image.Image, picture_format: str) -> bytes:
-    """Return the picture as PNG, JPEG or WEBP bytes; JPEG has no alpha and gets a white ground."""
-    if picture_format == "JPEG" and picture.mode == "RGBA":
-        ground = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(ground, picture).convert("RGB")
-    file = io.BytesIO()
-    options = {"PNG": {"compress_level": 1}, "JPEG": {"quality": 90}, "WEBP": {"quality": 90, "method": 0}}
-    picture.save(file, picture_format, **options[picture_format])
-    return file.getvalue()
-
-
-def _landscape(subject: Subject, *, shift: int = 0) -> Image.Image:
-    picture, skyline = draw_scene(subject.prompt, subject.index + shift, subject.size)
-    if subject.transparent:
-        picture.putalpha(Image.fromarray(land_cover(skyline, picture.height)))
+def _sky(palette: Palette, size: Size, sun: tuple[float, float], rng: np.random.Generator) -> Image.Image:
+    zenith, horizon, light, *_ = palette
+    picture = _ramp(zenith, horizon, size, size[1] * 0.65)
+    if palette in NIGHTS:
+        for x, y, shine in rng.random((200, 3)):
+            picture.putpixel((int(x * size[0]), int(y * y * size[1] * 0.6)), _mix(zenith, light, 0.3 + 0.7 * shine))
+    radius = min(size) * 0.055
+    # Pillow's radial gradient grows from 0 in the middle to 181 where a circle touches the sides.
+    glow = Image.radial_gradient("L").point([round(150 * max(0, 1 - d / 181) ** 2) for d in range(256)])
+    # Steep enough to fall from full to nothing within about a pixel.
+    disc = Image.radial_gradient("L").point([min(255, round(max(0, 181 - d) * radius * 1.4)) for d in range(256)])
+    for mask, reach in ((glow, radius * 12), (disc, radius)):
+        mask = mask.resize((round(reach * 2), round(reach * 2)), Image.Resampling.BILINEAR)
+        picture.paste(light, (round(sun[0] - reach), round(sun[1] - reach)), mask)
     return picture
 
 
-def _fit(picture: Image.Image, size: Size, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
-    return picture if picture.size == size else picture.resize(size, resample)
+def _add_ridges(picture: Image.Image, palette: Palette, rng: np.random.Generator) -> None:
+    _, horizon, _, far, near = palette
+    x = np.linspace(0, picture.width / picture.height, picture.width)
+    for nearness in (0.0, 0.25, 0.5, 0.75, 1.0):
+        crest = np.full(picture.width, 0.5 + 0.36 * nearness)
+        for octave in range(6):
+            # Peaks are pointed, valleys round.
+            slope = np.abs(np.sin(x * (3.4 - nearness) * 1.9**octave + rng.uniform(0, np.pi)))
+            crest += 0.16 * 0.44**octave * (slope - 0.6)
+        top = _mix(far, near, nearness)
+        # Mist lies in the valleys, and less of it the nearer they are.
+        _fill_below(picture, crest * picture.height, top, _mix(top, horizon, 0.5 * (1 - nearness)))
 
 
-def _drawn_anew(picture: Image.Image) -> Image.Image:
-    red, green, blue = ImageChops.offset(picture, 3, 2).split()
-    warmer = [min(255, round(value * 0.94 + 14)) for value in range(256)]
-    cooler = [round(value * 0.9) for value in range(256)]
-    return Image.merge("RGB", (red.point(warmer), green, blue.point(cooler)))
+def _add_sea(picture: Image.Image, palette: Palette, sun_x: float, rng: np.random.Generator, *, horizon: float) -> None:
+    _, _, sun, far, near = palette
+    width, height = picture.size
+    x = np.linspace(0, width / height, width)
+    light = Image.new("L", picture.size)
+    draw = ImageDraw.Draw(light)
+    for wave in range(6):
+        nearness = (wave / 5) ** 1.7
+        crest = np.full(width, horizon + (1 - horizon) * nearness)
+        crest += 0.012 * nearness * np.sin(x * (16 - 8 * nearness) + rng.uniform(0, 6))
+        colour = _mix(far, near, 0.15 + 0.85 * nearness**0.6)
+        _fill_below(picture, crest * height, colour, _mix(colour, near, 0.5))
+    for y in np.arange(horizon + 0.008, 1, 0.012):
+        reach = (0.03 + 0.25 * (y - horizon)) * rng.uniform(0.2, 1) * width
+        middle = sun_x + rng.normal(0, 0.02) * width
+        box = (middle - reach, y * height, middle + reach, (y + 0.003) * height)
+        draw.ellipse(box, fill=round(170 * (1 - y) / (1 - horizon)))
+    picture.paste(sun, mask=light)
 
 
-def _caption(picture: Image.Image, subject: Subject, area: Box) -> None:
-    """Write the prompt and the small print into `area`, if it is large enough.
-
-    It stands in the lower left of a whole picture, and in the middle of a part, which may be round.
-    """
-    left, top, right, bottom = area
-    width, height = right - left, bottom - top
-    if width < _MIN_CAPTION[0] or height < _MIN_CAPTION[1]:
+def _fill_below(picture: Image.Image, crest: npt.NDArray[np.float64], top: Colour, bottom: Colour) -> None:
+    """Paint all below a line, given as a row for each column, in a ramp of colours and with a smooth edge."""
+    width, height = picture.size
+    first, last = max(0, int(crest.min())), min(height, int(crest.max()) + 2)
+    if first >= last:
         return
-    text_size = max(10, round(min(width, height) * 0.036))
-    gap = max(5, text_size * 3 // 5)
-    if area == (0, 0, *picture.size):
-        panel = _panel(subject, text_size, gap, (width - 2 * gap, height - 2 * gap))
-        corner = (gap, height - gap - panel.height)
-    else:
-        panel = _panel(subject, text_size, gap, (width * 4 // 5, height * 4 // 5))
-        corner = (left + (width - panel.width) // 2, top + (height - panel.height) // 2)
-    if picture.mode == "RGBA":
-        picture.alpha_composite(panel, corner)
-    else:
-        picture.paste(panel, corner, panel)
+    rows = np.arange(first, last, dtype=np.float32)[:, None]
+    edge = ((rows - crest.astype(np.float32) + 0.5) * 255).clip(0, 255).astype(np.uint8)
+    mask = Image.new("L", (width, height - first), 255)
+    mask.paste(Image.fromarray(edge))
+    picture.paste(_ramp(top, bottom, mask.size, mask.height), (0, first), mask)
 
 
-def _panel(subject: Subject, text_size: int, gap: int, room: Size) -> Image.Image:
-    """Return the caption's panel, at most as large as `room`."""
-    font, small = _font(text_size), _font(max(9, round(text_size * 0.72)))
-    step, small_step = round(text_size * 1.32), round(text_size * 1.05)
-    line_width = min(room[0] - 2 * gap, text_size * 30)
-    note = [line.strip(" ·") for line in _wrap(subject.small_print, small, line_width)]
-    fitting = (room[1] - 2 * gap - len(note) * small_step) // step
-    lines = _wrap(" ".join(subject.prompt.split()), font, line_width)[: max(1, fitting)]
-    widths = [font.getlength(line) for line in lines] + [small.getlength(line) for line in note]
-    size = (round(max(widths)) + 2 * gap, len(lines) * step + len(note) * small_step + 2 * gap)
-    panel = Image.new("RGBA", size, (*_PANEL[:3], 0))
-    draw = ImageDraw.Draw(panel)
-    draw.rounded_rectangle((0, 0, size[0] - 1, size[1] - 1), radius=gap, fill=_PANEL)
-    for row, line in enumerate(lines):
-        draw.text((gap, gap + row * step), line, font=font, fill=_INK)
-    below = gap + len(lines) * step + step // 8
-    for row, line in enumerate(note):
-        draw.text((gap, below + row * small_step), line, font=small, fill=_INK_FAINT)
-    return panel
+def _ramp(top: Colour, bottom: Colour, size: Size, rows: float) -> Image.Image:
+    """Return a picture that goes from one colour to another within `rows` rows."""
+    share = (np.arange(size[1]) / max(rows, 1)).clip(0, 1)[:, None]
+    column = np.asarray(top) * (1 - share) + np.asarray(bottom) * share
+    return Image.fromarray(column.round().astype(np.uint8)[:, None]).resize(size, Image.Resampling.NEAREST)
 
 
-@lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def _mix(one: Colour, other: Colour, share: float) -> Colour:
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
+    return red, green, blue
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int) -> list[str]:
-    """Break text into lines that fit `room` pixels; what is beyond the last line ends in an ellipsis."""
-    lines = [""]
-    for word in text.split(" "):
-        for piece in _pieces(word, font, room):
-            longer = f"{lines[-1]} {piece}".strip()
-            if font.getlength(longer) <= room:
-                lines[-1] = longer
-            else:
-                lines.append(piece)
-        if len(lines) > _MAX_LINES:
-            break
-    if len(lines) <= _MAX_LINES:
-        return lines
-    last = lines[_MAX_LINES - 1]
-    while last and font.getlength(f"{last}…") > room:
-        last = last[:-1]
-    return [*lines[: _MAX_LINES - 1], f"{last}…"]
+def add_caption(picture: Image.Image, prompt: str, note: str, area: tuple[int, int, int, int] | None = None) -> None:
+    """Write a card with the prompt and a note into the lower left, or into the middle of an area.
+
+    Pillow's own font has no Chinese, Japanese or Korean letters: these show as boxes.
+    """
+    left, top, right, bottom = area or (0, 0, *picture.size)
+    width, height = right - left, bottom - top
+    if width < MIN_CARD_AREA[0] or height < MIN_CARD_AREA[1]:
+        return
+    text_px = max(10, round(min(width, height) * 0.036))
+    gap = text_px // 2
+    columns = min(56, max(8, int((width - 4 * gap) / text_px * 1.7)))
+    lines = textwrap.wrap(prompt[:400], columns, max_lines=3, placeholder=" ...")
+    text = "\n".join([*lines, *textwrap.wrap(note, columns)])
+    font = ImageFont.load_default(text_px)
+    card = Image.new("RGBA", (1, 1))
+    box = ImageDraw.Draw(card).multiline_textbbox((gap, gap), text, font=font)
+    card = Image.new("RGBA", (int(box[2]) + gap, int(box[3]) + gap), CARD)
+    ImageDraw.Draw(card).multiline_text((gap, gap), text, INK, font)
+    corner = (left + gap, bottom - gap - card.height)
+    if area:
+        corner = (left + (width - card.width) // 2, top + (height - card.height) // 2)
+    picture.paste(card.convert(picture.mode), corner, card)
 
 
-def _pieces(word: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int) -> list[str]:
-    # A word that is longer than a line, as in languages without spaces, breaks anywhere.
-    pieces = [""]
-    for letter in word[:400]:
-        if font.getlength(pieces[-1] + letter) > room and pieces[-1]:
-            pieces.append("")
-        pieces[-1] += letter
-    return pieces
+def redrawn(picture: Image.Image) -> Image.Image:
+    """Return a picture as a model of today hands back what it was to keep: a little warmer, and a little larger."""
+    part = (0, 0, picture.width * 0.995, picture.height * 0.995)
+    red, green, blue = picture.resize(picture.size, Image.Resampling.BILINEAR, part).split()
+    warmer = red.point([min(255, round(value * 0.94 + 14)) for value in range(256)])
+    return Image.merge("RGB", (warmer, green, blue.point([round(value * 0.9) for value in range(256)])))

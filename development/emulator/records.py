@@ -1,11 +1,8 @@
-"""The request log: what arrived, what was answered and what it cost. Safe to read from any thread."""
+"""What arrived, what was answered and what it cost, one record for each request."""
 
 from __future__ import annotations
 
 import dataclasses
-import threading
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +19,7 @@ class FilePart:
     data: bytes = dataclasses.field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass
 class RequestRecord:
     """One request. `fields` is the JSON body or the text parts of the multipart; times are monotonic.
 
@@ -32,11 +29,11 @@ class RequestRecord:
     number: int
     method: str
     path: str
-    query: dict[str, str] = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    query: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
+    started: float
     fields: dict[str, Any] = field(default_factory=dict)
     files: tuple[FilePart, ...] = ()
-    started: float = 0.0
     answered: float | None = None
     status: int | None = None
     billed: int = 0
@@ -50,70 +47,6 @@ class RequestRecord:
 
     def summary(self) -> dict[str, Any]:
         """Return the record as JSON data, without keys and with file sizes (bytes) instead of contents."""
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        data["headers"] = {k: "***" if k in SECRET_HEADERS else v for k, v in self.headers.items()}
-        data["files"] = [
-            {"field": p.field, "filename": p.filename, "content_type": p.content_type, "bytes": len(p.data)}
-            for p in self.files
-        ]
-        return data
-
-
-class RequestLog:
-    """Requests in order of arrival. With `keep_files` False, the bytes of files are dropped."""
-
-    def __init__(self, *, keep_files: bool = True) -> None:
-        self._keep_files = keep_files
-        self._lock = threading.Lock()
-        self._records: dict[int, RequestRecord] = {}
-        self._count = 0
-        self._paid = 0
-
-    def arrive(self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> int:
-        """Note a request of which only the head is known, and return its number."""
-        with self._lock:
-            self._count += 1
-            lower = {name.lower(): value for name, value in headers.items()}
-            self._records[self._count] = RequestRecord(
-                self._count, method, path, dict(query), lower, started=time.monotonic()
-            )
-            return self._count
-
-    def note_body(self, number: int, fields: dict[str, Any], files: tuple[FilePart, ...]) -> None:
-        """Add the body of a request."""
-        if not self._keep_files:
-            files = tuple(dataclasses.replace(part, data=b"") for part in files)
-        self._update(number, fields=fields, files=files)
-
-    def note_bill(self, number: int, pictures: int) -> None:
-        """Add `pictures` to what has been billed, whether or not the answer will arrive."""
-        with self._lock:
-            self._paid += pictures
-        self._update(number, billed=pictures)
-
-    def note_answer(self, number: int, status: int | None) -> None:
-        """Note that the answer is complete; None takes that back, when the client had left."""
-        self._update(number, status=status, answered=None if status is None else time.monotonic())
-
-    def _update(self, number: int, **changes: Any) -> None:
-        with self._lock:
-            # The log may have been cleared while the request was being served.
-            if number in self._records:
-                self._records[number] = dataclasses.replace(self._records[number], **changes)
-
-    def snapshot(self) -> tuple[RequestRecord, ...]:
-        """Return all requests so far, in order of arrival."""
-        with self._lock:
-            return tuple(self._records.values())
-
-    @property
-    def paid_pictures(self) -> int:
-        """How many pictures have been billed since the start or the last `clear`."""
-        with self._lock:
-            return self._paid
-
-    def clear(self) -> None:
-        """Forget every request and bill."""
-        with self._lock:
-            self._records.clear()
-            self._paid = 0
+        files = [{**vars(part), "data": f"{len(part.data)} bytes"} for part in self.files]
+        headers = {name: "***" if name in SECRET_HEADERS else value for name, value in self.headers.items()}
+        return {**vars(self), "headers": headers, "files": files}

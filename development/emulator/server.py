@@ -9,14 +9,15 @@ from concurrent.futures import Future
 
 from aiohttp import web
 
-from .app import AppState, build_app
+from .app import App
 from .faults import Fault
 from .flavours import FLAVOURS, RELEASES
-from .knobs import Knobs
-from .records import RequestLog, RequestRecord
+from .records import RequestRecord
+from .studio import Knobs
 
+HOST = "127.0.0.1"  # nobody else may come in
 # How long requests may go on when the emulator stops; most of them hang on purpose.
-_GRACE_S = 0.1
+GRACE_S = 0.1
 
 
 class Emulator(Knobs):
@@ -31,7 +32,6 @@ class Emulator(Knobs):
         self,
         server: str = "openai",
         *,
-        host: str = "127.0.0.1",
         port: int = 0,
         api_key: str | None = "sk-emulated",
         delay_s: float = 0.0,
@@ -42,14 +42,11 @@ class Emulator(Knobs):
             raise ValueError(f"unknown server {server!r}; known are {', '.join(FLAVOURS)}")
         super().__init__(delay_s)
         self.server = server
-        self.host = host
         self.port = port
         self.api_key = api_key
-        self._log = RequestLog(keep_files=keep_files)
-        self._state = AppState(server, self, api_key, _models_of(server, models), self._log)
+        self._app = App(server, self, api_key, _models_of(server, models), keep_files)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopped: asyncio.Event | None = None
 
     def __enter__(self) -> Emulator:
         self.start()
@@ -67,37 +64,35 @@ class Emulator(Knobs):
 
     def stop(self) -> None:
         """Stop at once; requests that hang are cut off. Does nothing when it is not running."""
-        if self._thread is None or self._loop is None or self._stopped is None:
-            return
-        self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join()
-        self._thread = self._loop = self._stopped = None
+        if self._thread is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopped.set)
+            self._thread.join()
+            self._thread = self._loop = None
 
     def _run(self, opened: Future[int]) -> None:
         try:
             asyncio.run(self._serve(opened))
+        except OSError as err:
+            opened.set_exception(err)
         finally:
             # Nobody should wait for a thread that died before it could open the port.
             opened.cancel()
 
     async def _serve(self, opened: Future[int]) -> None:
-        runner = web.AppRunner(build_app(self._state), access_log=None, handle_signals=False, shutdown_timeout=_GRACE_S)
+        runner = web.AppRunner(self._app.build(), access_log=None, handle_signals=False, shutdown_timeout=GRACE_S)
+        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
         try:
             await runner.setup()
-            await web.TCPSite(runner, self.host, self.port).start()
-        except OSError as err:
+            await web.TCPSite(runner, HOST, self.port).start()
+            opened.set_result(runner.addresses[0][1])
+            await self._stopped.wait()
+        finally:
             await runner.cleanup()
-            opened.set_exception(err)
-            return
-        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        opened.set_result(runner.addresses[0][1])
-        await self._stopped.wait()
-        await runner.cleanup()
 
     @property
     def origin(self) -> str:
         """Scheme, host and port."""
-        return f"http://{self.host}:{self.port}"
+        return f"http://{HOST}:{self.port}"
 
     @property
     def base_url(self) -> str:
@@ -113,22 +108,23 @@ class Emulator(Knobs):
     @property
     def requests(self) -> tuple[RequestRecord, ...]:
         """Every request so far, in order of arrival."""
-        return self._log.snapshot()
+        return tuple(self._app.log)
 
     @property
     def posts(self) -> tuple[RequestRecord, ...]:
         """The requests that asked for pictures, whether or not they got any."""
-        return tuple(r for r in self._log.snapshot() if r.method == "POST" and "/images/" in r.path)
+        return tuple(r for r in self.requests if r.method == "POST" and "/images/" in r.path)
 
     @property
     def paid_pictures(self) -> int:
         """How many pictures have been billed since the start or the last `clear`."""
-        return self._log.paid_pictures
+        return self._app.paid_pictures
 
     def clear(self) -> None:
         """Empty the log and drop the faults that have not struck."""
-        self._log.clear()
-        self._state.faults.clear()
+        self._app.log.clear()
+        self._app.paid_pictures = 0
+        self._app.faults.clear()
 
     def reset(self) -> None:
         """Empty the log, drop the faults, and put every knob back in its place."""
@@ -137,11 +133,11 @@ class Emulator(Knobs):
 
     def fail(self, fault: Fault) -> None:
         """Let something go wrong with the next request of the fault's route, after the faults before it."""
-        self._state.faults.add(fault)
+        self._app.faults.add(fault)
 
     def fail_at_random(self, faults: Sequence[Fault], probability: float, seed: int) -> None:
         """Let each request fail with one of `faults` by chance; how often a fault may strike is ignored."""
-        self._state.faults.at_random(faults, probability, seed)
+        self._app.faults.at_random(faults, probability, seed)
 
 
 def _models_of(server: str, models: Sequence[str] | Mapping[str, int] | None) -> dict[str, Mapping[str, int]]:
@@ -152,6 +148,5 @@ def _models_of(server: str, models: Sequence[str] | Mapping[str, int] | None) ->
 
 def _with_releases(models: Sequence[str] | Mapping[str, int]) -> Mapping[str, int]:
     if isinstance(models, Mapping):
-        return dict(models)
-    newest = max(RELEASES.values())
-    return {name: RELEASES.get(name, newest + place) for place, name in enumerate(models, 1)}
+        return models
+    return {name: RELEASES.get(name, max(RELEASES.values()) + place) for place, name in enumerate(models, 1)}

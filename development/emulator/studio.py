@@ -1,107 +1,138 @@
-"""From a job to encoded pictures, and the gallery from which they can be downloaded for a while."""
+"""From a job to encoded pictures, as the knobs have it."""
 
 from __future__ import annotations
 
-import dataclasses
-import secrets
-import threading
-from collections import OrderedDict
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from PIL import Image, ImageChops
 
-from .contract import Job
-from .flavours import Flavour
-from .knobs import Knobs
-from .painter import Size, Subject, encode, paint, repaint
-from .uploads import open_upload
+from .job import Flavour, Job, Size, refuse
+from .painter import add_caption, draw_scene, redrawn
+from .records import FilePart
 
-MAX_KEPT_PICTURES = 200
-MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
-_SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/svg+xml": "svg"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "PNG": {"compress_level": 1},
+    "JPEG": {"quality": 90},
+    "WEBP": {"quality": 90, "method": 0},
+}
+
+
+class Knobs:
+    """What can be turned while the emulator runs; None stands for what its server does by itself.
+
+    `delay_s`: seconds between a complete POST and its answer.
+    `result`: how pictures come back: "b64", "url", "relative_url", "file_path" or "mixed" (b64 and url).
+    `picture_delay_s`: seconds before each download, one value or one for each picture of an answer.
+    `picture_format`: "PNG", "JPEG" or "WEBP". `answer_size`: draw in this size, whatever was asked.
+    `transparent`: draw without a sky. `fewer_by`: how many pictures to withhold. `ignore_mask`: edits repaint all.
+    `redraws`: edits also change what the mask keeps, a little; by themselves, all models but DALL·E 2 do.
+    """
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.delay_s = delay_s
+        self.result: str | None = None
+        self.picture_delay_s: float | Sequence[float] = 0.0
+        self.picture_format: str | None = None
+        self.answer_size: Size | None = None
+        self.transparent = False
+        self.fewer_by = 0
+        self.ignore_mask = False
+        self.redraws: bool | None = None
+
+    def download_delay_s(self, index: int) -> float:
+        """Seconds to wait before the picture with that index in its answer is handed out."""
+        delays = self.picture_delay_s
+        return delays[index % len(delays)] if isinstance(delays, Sequence) else delays
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded picture; `index` is its place in its answer. `guard` is the `auth` it takes to get it.
-
-    What is not `shown` stays off the page: it was made to hurt whoever opens it.
-    """
+    """An encoded picture; `index` is its place in its answer. `guard` is the `auth` it takes to get it."""
 
     data: bytes
     media_type: str
     index: int = 0
     prompt: str = ""
     guard: str = "none"
-    shown: bool = True
-
-    def guarded_by(self, auth: str) -> Picture:
-        """Return the same picture behind a key."""
-        return dataclasses.replace(self, guard=auth)
 
 
-def produce(job: Job, flavour: Flavour, knobs: Knobs) -> list[Picture]:
-    """Draw and encode what a job asks for. Takes a moment of one processor for each picture."""
-    picture_format = knobs.picture_format or job.picture_format or flavour.picture_format
-    count = max(0, job.n - knobs.fewer_by)
-    original, marks = _open_edit(job, flavour, knobs)
+def produce(job: Job, flavour: Flavour, knobs: Knobs) -> tuple[Size, list[Picture]]:
+    """Draw and encode what a job asks for; return the size and the pictures. Raises Refusal for a file that is none."""
+    original = _opened(job.image, flavour)
     size = knobs.answer_size or job.size or (original.size if original else flavour.default_size)
-    transparent = knobs.transparent or job.transparent
+    picture_format = knobs.picture_format or job.picture_format
+    kept, marks = None, None
+    if original is not None:
+        kept = _fit(original.convert("RGB"), size)
+        if knobs.redraws or (knobs.redraws is None and job.model != "dall-e-2"):
+            kept = redrawn(kept)
+        marks = _fit(_marks(job, flavour, knobs, original), size)
     pictures = []
-    for index in range(count):
-        subject = Subject(job.prompt, job.model, size, index, job.n, transparent)
-        drawn = (
-            paint(subject)
-            if original is None or marks is None
-            else repaint(subject, original, marks, redraws=knobs.redraws)
-        )
-        media_type = MEDIA_TYPES[picture_format]
-        pictures.append(Picture(encode(drawn, picture_format), media_type, index, job.prompt))
-    return pictures
+    for index in range(job.n - knobs.fewer_by):
+        note = f"{size[0]}x{size[1]}, {index + 1} of {job.n}, {job.model}"
+        if kept is None or marks is None:
+            data = _painted(job.prompt, index, size, note, knobs.transparent, picture_format)
+        else:
+            data = _encoded(_repainted(job.prompt, index, note, kept, marks), picture_format)
+        pictures.append(Picture(data, f"image/{picture_format.lower()}", index, job.prompt))
+    return size, pictures
 
 
-def _open_edit(job: Job, flavour: Flavour, knobs: Knobs) -> tuple[Image.Image | None, Image.Image | None]:
-    """Return the uploaded picture and, white where it is to be painted, its mask; None for a new picture."""
-    if job.image is None:
-        return None, None
-    image = open_upload(job.image)
-    mask = open_upload(job.mask) if job.mask is not None else None
-    reads_image_alpha = flavour.mask_field is not None and not flavour.white_is_edit
-    if knobs.ignore_mask or (mask is None and not (reads_image_alpha and image.has_transparency_data)):
-        return image, Image.new("L", image.size, 255)
-    if flavour.white_is_edit and mask is not None:
-        return image, _fit_mask(mask.convert("RGB").convert("L"), image.size)
-    source = image if mask is None else mask
-    return image, _fit_mask(ImageChops.invert(source.convert("RGBA").getchannel("A")), image.size)
+def _opened(part: FilePart | None, flavour: Flavour) -> Image.Image | None:
+    """Return the picture in a file, None without one. Raises Refusal when the server minds that it is none."""
+    if part is None:
+        return None
+    try:
+        picture = Image.open(io.BytesIO(part.data))
+        picture.load()
+        return picture
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        refuse(flavour.file_invalid, part.field)
+        return None
 
 
-def _fit_mask(marks: Image.Image, size: Size) -> Image.Image:
-    return marks if marks.size == size else marks.resize(size, Image.Resampling.NEAREST)
+# The tests ask for the same few pictures again and again.
+@lru_cache(maxsize=64)
+def _painted(prompt: str, index: int, size: Size, note: str, transparent: bool, picture_format: str) -> bytes:
+    picture = draw_scene(prompt, index, size, transparent=transparent)
+    add_caption(picture, prompt, note)
+    return _encoded(picture, picture_format)
 
 
-class Gallery:
-    """The newest pictures, by unguessable name. Older ones are forgotten."""
+def _repainted(prompt: str, index: int, note: str, kept: Image.Image, marks: Image.Image) -> Image.Image:
+    """Return a picture, painted over where `marks` (mode L) is white and mixed where it is grey."""
+    # Another scene than a new picture would show, or an edit with the prompt of the original could not be seen.
+    paint = draw_scene(prompt, index + 1, kept.size)
+    area = marks.getbbox()
+    if area:
+        add_caption(paint, prompt, note, area)
+    return Image.composite(paint, kept, marks)
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pictures: OrderedDict[str, Picture] = OrderedDict()
 
-    def add(self, picture: Picture) -> str:
-        """Keep a picture and return its file name."""
-        name = f"{secrets.token_hex(8)}.{_SUFFIXES.get(picture.media_type, 'bin')}"
-        with self._lock:
-            self._pictures[name] = picture
-            while len(self._pictures) > MAX_KEPT_PICTURES:
-                self._pictures.popitem(last=False)
-        return name
+def _marks(job: Job, flavour: Flavour, knobs: Knobs, original: Image.Image) -> Image.Image:
+    """Return what is to be painted: white where the mask of the job says so."""
+    mask = _opened(job.mask, flavour)
+    reads_alpha = flavour.mask_field is not None and not flavour.white_is_edit
+    source = mask or (original if reads_alpha and original.has_transparency_data else None)
+    if knobs.ignore_mask or source is None:
+        return Image.new("L", original.size, 255)
+    if reads_alpha:
+        return ImageChops.invert(source.convert("RGBA").getchannel("A"))
+    return source.convert("RGB").convert("L")
 
-    def find(self, name: str) -> Picture | None:
-        """Return the picture of that file name, if it is still there."""
-        with self._lock:
-            return self._pictures.get(name)
 
-    def newest(self, count: int) -> list[tuple[str, Picture]]:
-        """Return up to `count` names and pictures, the newest first."""
-        with self._lock:
-            shown = [item for item in reversed(self._pictures.items()) if item[1].shown]
-            return shown[:count]
+def _fit(picture: Image.Image, size: Size) -> Image.Image:
+    # Bilinear does not overshoot: what is far from the mask's edge stays exactly as it was.
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.BILINEAR)
+
+
+def _encoded(picture: Image.Image, picture_format: str) -> bytes:
+    file = io.BytesIO()
+    if picture_format == "JPEG":
+        picture = picture.convert("RGB")
+    picture.save(file, picture_format, **OPTIONS[picture_format])
+    return file.getvalue()
