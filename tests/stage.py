@@ -25,6 +25,7 @@ ACCOUNT_KEY = "comfyui-0123456789abcdef"
 # What the editor sends along for a user who is logged in to Comfy.org.
 TOKENS = {"auth_token_comfy_org": TOKEN, "api_key_comfy_org": ACCOUNT_KEY}
 SAVED_WORKFLOW = Path(__file__).with_name("workflows") / "saved-inpainting.json"
+SAVED_DALLE_3_WORKFLOW = SAVED_WORKFLOW.with_name("saved-dalle-3.json")
 
 # Of a custom node that writes down the level of each line that this package logs: ComfyUI's own log does not tell it.
 # ComfyUI runs this file before it loads any node.
@@ -77,8 +78,8 @@ def watch_log(comfyui: ComfyUI) -> Path:
     return folder / "levels.log"
 
 
-def has_a_node_of_its_own() -> bool:
-    """Whether the ComfyUI that is tested is one from before the node was removed."""
+def has_nodes_of_its_own() -> bool:
+    """Whether the ComfyUI that is tested is one from before the two nodes were removed."""
     file = comfyui_source() / "comfy_api_nodes" / "nodes_openai.py"
     return file.is_file() and "OpenAIDalle2" in file.read_text(encoding="utf-8")
 
@@ -125,7 +126,7 @@ def _specs(info: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from info["input"].get(group, {}).items()
 
 
-def saved_workflow() -> dict[str, Any]:
+def saved_workflow(file: Path = SAVED_WORKFLOW) -> dict[str, Any]:
     """A graph with the node, as the editor saved it when the node was still ComfyUI's own."""
-    saved: dict[str, Any] = json.loads(SAVED_WORKFLOW.read_text(encoding="utf-8"))
+    saved: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return saved

@@ -17,7 +17,6 @@ import pytest
 from development.comfyui import ComfyUI, problem
 from development.emulator import Fault
 from development.events import Listener
-from development.package import ROOT
 from development.workflows import Workflow, example_photo, inpainting, text_to_image
 from tests.loopback import full_port, overlap
 from tests.stage import (
@@ -26,8 +25,7 @@ from tests.stage import (
     TOKEN,
     TOKENS,
     Stage,
-    as_queued,
-    has_a_node_of_its_own,
+    has_nodes_of_its_own,
     outcome,
     png,
     told,
@@ -87,11 +85,16 @@ def test_four_nodes_of_one_graph_call_at_the_same_time(own_key: Stage) -> None:
     assert overlap(own_key.paid())
 
 
-def test_the_images_of_a_list_are_edited_at_the_same_time(own_key: Stage) -> None:
+def test_the_images_of_a_list_share_their_time_progress_and_outcome(own_key: Stage) -> None:
     own_key.emulator.delay_s = 0.7
     own_key.comfyui.upload("photo.png", example_photo(256))
-    assert len(own_key.pictures(edits_of_a_list("a balloon"))) == 3
+    with own_key.comfyui.listen() as listener:
+        assert len(own_key.pictures(edits_of_a_list("a balloon"), client_id=listener.client_id)) == 3
+        texts = told(listener, "1")
+        steps = [event.data for event in listener.of_kind("progress")]
     assert len(own_key.paid()) == 3 and overlap(own_key.paid())
+    assert [(step["value"], step["max"]) for step in steps if step["node"] == "1"] == [(1, 3), (2, 3), (3, 3)]
+    assert texts[-1].startswith("3 pictures · gpt-image-2 · ")
 
 
 def test_when_one_image_of_a_list_fails_no_other_is_paid_twice(own_key: Stage) -> None:
@@ -103,21 +106,6 @@ def test_when_one_image_of_a_list_fails_no_other_is_paid_twice(own_key: Stage) -
     assert own_key.emulator.paid_pictures == 2
     assert len(own_key.pictures(graph)) == 3
     assert own_key.emulator.paid_pictures == 3
-
-
-def test_the_prompts_of_a_list_share_one_progress_bar_and_one_outcome(own_key: Stage) -> None:
-    template = json.loads((ROOT / "example_workflows" / "several-prompts.json").read_text(encoding="utf-8"))
-    info = {node["type"]: own_key.comfyui.object_info(node["type"]) for node in template["nodes"][1:]}
-    graph = as_queued({**template, "nodes": template["nodes"][1:]}, info)
-    own_key.emulator.delay_s = 0.7
-    with own_key.comfyui.listen() as listener:
-        assert len(own_key.pictures(graph, client_id=listener.client_id)) == 2
-        texts = told(listener, "7")
-        steps = [event.data for event in listener.of_kind("progress") if event.data["node"] == "7"]
-    assert {call.fields["prompt"] for call in own_key.paid()} == {"A desert at noon", "The coast in the evening light"}
-    assert overlap(own_key.paid())
-    assert [(step["value"], step["max"]) for step in steps] == [(1, 2), (2, 2)]
-    assert texts[-1].startswith("2 pictures · gpt-image-2 · ")
 
 
 def test_the_node_shows_what_it_does_and_each_image_as_it_arrives(own_key: Stage) -> None:
@@ -336,7 +324,7 @@ def test_the_node_of_another_package_is_never_replaced(idle_comfyui: tuple[dict[
     info, log, _ = idle_comfyui
     assert "The node OpenAIDalle2 of this package" not in log
     # Where ComfyUI has none of its own, it takes the one that is loaded last.
-    assert (info["category"] == "another") == has_a_node_of_its_own()
+    assert (info["category"] == "another") == has_nodes_of_its_own()
 
 
 def test_comfyui_stops_while_a_call_is_out_as_soon_as_an_idle_one(

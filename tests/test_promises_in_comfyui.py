@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,21 @@ from numpy.typing import NDArray
 from development.comfyui import QueueRefused
 from development.workflows import Workflow, example_photo, inpainting, text_to_image
 from tests.pictures import noise
-from tests.stage import KEY, TOKENS, Stage, as_queued, has_a_node_of_its_own, outcome, png, saved_workflow
+from tests.stage import (
+    KEY,
+    SAVED_DALLE_3_WORKFLOW,
+    SAVED_WORKFLOW,
+    TOKENS,
+    Stage,
+    as_queued,
+    has_nodes_of_its_own,
+    outcome,
+    png,
+    saved_workflow,
+)
 
-TAKES_OVER = "INFO The node OpenAIDalle2 of this package replaces ComfyUI's own, which no longer works."
+NODES = ("OpenAIDalle2", "OpenAIDalle3")
+TAKES_OVER = "INFO The node {} of this package replaces ComfyUI's own, which no longer works."
 
 
 @pytest.fixture(params=["own_key", "account"])
@@ -24,18 +37,23 @@ def stage(request: pytest.FixtureRequest) -> Stage:
     return found
 
 
-def test_the_package_takes_the_place_of_comfyuis_own_node(stage: Stage) -> None:
-    info = stage.comfyui.object_info("OpenAIDalle2")
-    assert "OpenAI has shut that model down; one of today replaces it." in info["description"]
-    assert info["python_module"] == f"custom_nodes.{stage.comfyui.package_dir.name}"
-    assert list(stage.loading) == [TAKES_OVER] * has_a_node_of_its_own()  # and no warning
+def test_the_package_takes_the_place_of_comfyuis_own_nodes(stage: Stage) -> None:
+    for node_id in NODES:
+        info = stage.comfyui.object_info(node_id)
+        assert "OpenAI has shut that model down; one of today replaces it." in info["description"]
+        assert info["python_module"] == f"custom_nodes.{stage.comfyui.package_dir.name}"
+    said = [TAKES_OVER.format(node_id) for node_id in NODES] if has_nodes_of_its_own() else []
+    assert list(stage.loading) == said  # and no warning
+
+
+def queued(stage: Stage, file: Path) -> Workflow:
+    saved = saved_workflow(file)
+    return as_queued(saved, {node["type"]: stage.comfyui.object_info(node["type"]) for node in saved["nodes"]})
 
 
 def test_a_saved_workflow_runs_with_its_values_in_their_old_positions(stage: Stage) -> None:
     stage.comfyui.upload("hills-with-a-hole.png", example_photo(512))
-    saved = saved_workflow()
-    info = {node["type"]: stage.comfyui.object_info(node["type"]) for node in saved["nodes"]}
-    graph = as_queued(saved, info)
+    graph = queued(stage, SAVED_WORKFLOW)
     assert graph["3"]["inputs"] == {
         "image": ["2", 0],
         "mask": ["2", 1],
@@ -47,6 +65,20 @@ def test_a_saved_workflow_runs_with_its_values_in_their_old_positions(stage: Sta
     assert [image.shape for image in stage.pictures(graph, extra_data=TOKENS)] == [(512, 512, 3)] * 2
     (call,) = stage.paid()
     assert call.path.endswith("/images/edits") and call.fields["model"] == "gpt-image-2"  # the old node's is gone
+
+
+def test_a_saved_dall_e_3_workflow_runs_with_its_values_in_place(stage: Stage) -> None:
+    graph = queued(stage, SAVED_DALLE_3_WORKFLOW)
+    assert graph["1"]["inputs"] == {
+        "prompt": "Mountains at sunset",
+        "seed": 7,
+        "quality": "hd",
+        "style": "vivid",
+        "size": "1024x1792",
+    }
+    assert [image.shape for image in stage.pictures(graph, extra_data=TOKENS)] == [(1792, 1024, 3)]
+    (call,) = stage.paid()
+    assert (call.fields["model"], call.fields["quality"]) == ("gpt-image-2", "medium")
 
 
 def test_the_node_has_the_inputs_that_saved_workflows_count_on(own_key: Stage) -> None:
