@@ -145,7 +145,9 @@ def replace_built_in(node_id: str, node: type, display_name: str) -> None:
     nodes = _module("nodes")
     classes = getattr(nodes, "NODE_CLASS_MAPPINGS", {})
     built_in = classes.get(node_id)
-    if built_in is None or not built_in.__module__.startswith(BUILT_IN_PACKAGE):
+    # Not by `__module__`: ComfyUI loads its own nodes from their files, and names the modules by their paths.
+    origin = getattr(built_in, "RELATIVE_PYTHON_MODULE", "")
+    if not origin.startswith(BUILT_IN_PACKAGE):
         return
     classes[node_id] = node
     nodes.NODE_DISPLAY_NAME_MAPPINGS[node_id] = display_name
