@@ -76,7 +76,7 @@ MODELS_ELSEWHERE: Mapping[Original, tuple[str, ...]] = {
 # gpt-image's quality for DALL·E 3's: never dearer than it was ($0.04 and $0.08 a square image, $0.08 and $0.12 else).
 GPT_QUALITY: Mapping[str, str] = {"standard": "low", "hd": "medium"}
 # gpt-image has no field for DALL·E 3's style; the prompt says it.
-GPT_STYLE: Mapping[str, str] = {"vivid": "Make the image hyper-real and dramatic."}
+GPT_STYLE: Mapping[str, str] = {"vivid": "Lean towards hyper-real and dramatic images."}
 
 # US dollars for one 1024x1024 image of gpt-image-2, by quality: OpenAI's price list, looked up on 2026-11-24.
 PRICES_USD: Mapping[str, float] = {"low": 0.006, "medium": 0.053, "high": 0.211}

@@ -29,6 +29,9 @@ log = logging.getLogger("openai-dalle")
 MAX_SEED = 2**31 - 1
 DALLE_2_SIZES = ("256x256", "512x512", "1024x1024")
 DALLE_2_MAX_N = 8
+DALLE_3_SIZES = ("1024x1024", "1024x1792", "1792x1024")
+DALLE_3_QUALITIES = ("standard", "hd")
+DALLE_3_STYLES = ("natural", "vivid")
 
 EMPTY_PROMPT = "Field 'prompt' cannot be empty."
 BROKEN_PROMPT = "The prompt contains a broken character. Please type it again."
@@ -223,6 +226,72 @@ class OpenAIDalle2(DalleNode):
         return [Job(asked, edit) for edit in edits] or [Job(asked)]
 
 
+class OpenAIDalle3(DalleNode):
+    """Makes one image from a prompt, as OpenAI's DALL·E 3 did."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:
+        return {
+            "required": {"prompt": PROMPT_INPUT},
+            "optional": {
+                "seed": SEED_INPUT,
+                "quality": (
+                    list(DALLE_3_QUALITIES),
+                    {
+                        "default": "standard",
+                        "tooltip": "With today's models standard is low quality and hd is medium, so an image costs no "
+                        "more than it did.",
+                    },
+                ),
+                "style": (
+                    list(DALLE_3_STYLES),
+                    {
+                        "default": "natural",
+                        "tooltip": "With today's models vivid adds a sentence to the prompt, which asks for hyper-real "
+                        "and dramatic images. Natural adds nothing.",
+                    },
+                ),
+                "size": (list(DALLE_3_SIZES), {"default": "1024x1024", "tooltip": "Width x height of the image."}),
+            },
+            "hidden": dict(HIDDEN_INPUTS),
+        }
+
+    OUTPUT_TOOLTIPS = ("The image.",)
+    DESCRIPTION = (
+        "Makes an image from a prompt, as DALL·E 3 did. OpenAI has shut that model down; one of today replaces it. Runs "
+        "with your Comfy.org account, your own OpenAI key, or any server that speaks the OpenAI Images API."
+    )
+    SEARCH_ALIASES: ClassVar[list[str]] = ["DALL-E", "dalle", "OpenAI", "gpt-image"]
+
+    def api_call(
+        self,
+        prompt: str,
+        seed: int = 0,
+        style: str = "natural",
+        quality: str = "standard",
+        size: str = "1024x1024",
+        auth_token: str | None = None,
+        comfy_api_key: str | None = None,
+        unique_id: str | None = None,
+    ) -> tuple[Tensor]:
+        """One call in this thread, as the original node had it; works without ComfyUI.
+
+        Returns an IMAGE `[1,H,W,C]`, float32, 0..1. Raises what `OpenAIDalle2.api_call` does.
+        """
+        account = Account(auth_token, comfy_api_key)
+        return self._call_in_plain_python(account, prompt=prompt, style=style, quality=quality, size=size)
+
+    @staticmethod
+    def jobs(
+        prompt: str, seed: int = 0, style: str = "natural", quality: str = "standard", size: str = "1024x1024"
+    ) -> list[Job]:
+        check_prompt(prompt)
+        check_choice("quality", quality, DALLE_3_QUALITIES)
+        check_choice("style", style, DALLE_3_STYLES)
+        check_choice("size", size, DALLE_3_SIZES)
+        return [Job(DalleRequest("dall-e-3", prompt, 1, parsed_size(size), quality, style))]
+
+
 def is_blank(prompt: str) -> bool:
     """Whether there is nothing to read in a prompt: only white space, control characters and zero-width ones."""
     return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in prompt)
@@ -266,8 +335,8 @@ def parsed_size(size: str) -> tuple[int, int]:
 
 
 # ComfyUI-Manager reads this text, and finds the nodes by their ids in quotation marks.
-NODE_CLASS_MAPPINGS = {"OpenAIDalle2": OpenAIDalle2}
-NODE_DISPLAY_NAME_MAPPINGS = {"OpenAIDalle2": "OpenAI DALL·E 2"}
+NODE_CLASS_MAPPINGS = {"OpenAIDalle2": OpenAIDalle2, "OpenAIDalle3": OpenAIDalle3}
+NODE_DISPLAY_NAME_MAPPINGS = {"OpenAIDalle2": "OpenAI DALL·E 2", "OpenAIDalle3": "OpenAI DALL·E 3"}
 
 for node_id, node in NODE_CLASS_MAPPINGS.items():
     comfyui.replace_built_in(node_id, node, NODE_DISPLAY_NAME_MAPPINGS[node_id])
