@@ -102,11 +102,12 @@ class Generator:
     def _paid_answer(self, key: str) -> CachedAnswer | None:
         """An answer to the same call that an earlier run left, or that a cancelled one is about to leave."""
         while True:
+            is_coming = self.cache.is_coming(key)  # looked at first: `checkout` then finds what comes in between
             entry = self.cache.checkout(key, self.call.cancelled)
             if entry is not None:
                 self.call.use(entry)
                 return entry
-            if not self.cache.is_coming(key):
+            if not is_coming:
                 return None
             self.call.begin("Waiting for the answer that was asked for before")
             self.call.pause(POLL_S)
