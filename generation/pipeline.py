@@ -69,9 +69,9 @@ class Generator:
         paid = [self._paid_answer(key) for key in keys]
         failed = threading.Event()
 
-        def run_one(index: int) -> Result:
+        def run_one(index: int) -> Result | None:
             if failed.is_set() and paid[index] is None:
-                raise CallCancelled("Not asked for, because another image of the batch failed.")
+                return None  # and no error, which could come before the one that tells what failed
             try:
                 return self._run_one(jobs[index], keys[index], paid[index])
             except BaseException as err:
@@ -79,7 +79,10 @@ class Generator:
                 self._log_if_nobody_waits(err)
                 raise
 
-        return map_threads(run_one, range(len(jobs)), limit=MAX_CALLS_AT_ONCE)
+        results = map_threads(run_one, range(len(jobs)), limit=MAX_CALLS_AT_ONCE)
+        if self.call.cancelled.is_set():
+            raise CallCancelled("Cancelled when the images were there.")
+        return [result for result in results if result is not None]
 
     def _run_one(self, job: Job, key: str, entry: CachedAnswer | None) -> Result:
         if entry is None:
