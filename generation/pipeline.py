@@ -119,7 +119,7 @@ class Generator:
 
     def _fetch(self, job: Job, entry: CachedAnswer, answer: Answer) -> Tensor:
         """Download, decode and restore every image that is available."""
-        pictures = answer.pictures
+        pictures = [picture for picture in answer.pictures if picture.b64_json or picture.url][: job.asked.n]
         images: dict[int, Image.Image | Tensor] = {}
         problems: dict[int, Exception] = {}
 
