@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..api_client import Answer, ImagesClient
-from ..backends import GPT_IMAGE, Backend
+from ..backends import Backend
 from ..errors import CallCancelled, Charge, ImagesApiError, UnusableAnswer
 from ..image_codec import ImageError, decode_images, fit, open_image, to_image
-from ..models import Picture
+from ..models import ImageRequest, Picture
 from .answer_cache import AnswerCache, CachedAnswer
 from .call_context import CallContext
 from .fallback import Fallback, Job, ServerMemory
@@ -92,8 +92,13 @@ class Generator:
         if answer is None:
             fallback = Fallback(self.client, self.backend, self.memory.of(self.backend))
             answer = entry.answer = fallback.ask(job, self._show_model)
-        lacks_quality = answer.request.quality is None and self.backend.dialect(answer.request.model) is GPT_IMAGE
-        return Result(job, self._fetch(job, entry, answer), answer, entry.is_reused, lacks_quality)
+        return Result(
+            job, self._fetch(job, entry, answer), answer, entry.is_reused, self._lacks_quality(job, answer.request)
+        )
+
+    def _lacks_quality(self, job: Job, sent: ImageRequest) -> bool:
+        chosen = self.backend.request(sent.model, job.asked).quality
+        return chosen is not None and sent.quality is None
 
     def _key(self, job: Job) -> str:
         """What makes two calls the same: where they go, as whom, and what they ask. The seed is never sent."""
