@@ -88,7 +88,8 @@ class Fallback:
                     raise
                 missing[model or "no model named"] = err
             else:
-                if too_long is None:  # a shorter prompt starts with the first model again
+                # A shorter prompt starts with the first model again, and `auto` with its own.
+                if too_long is None and self._backend.fixed_model is None:
                     self._server.worked[job.asked.original] = model
                 return answer
         raise too_long or self._missing_model_error(missing)
