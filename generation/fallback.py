@@ -43,7 +43,7 @@ class Server:
     """
 
     worked: dict[Original, str | None] = field(default_factory=dict)
-    rejected: dict[str | None, set[str]] = field(default_factory=dict)
+    rejected: dict[str | None, frozenset[str]] = field(default_factory=dict)
     listed: tuple[ModelEntry, ...] | None = None
 
 
@@ -127,7 +127,7 @@ class Fallback:
 
     def _ask_model(self, job: Job, model: str | None) -> Answer:
         """Ask one model, again without each optional field and size that the server refuses by name."""
-        known = self._server.rejected.setdefault(model, set())
+        known = self._server.rejected.get(model, frozenset())
         request = self._backend.request(model, job.asked)
         for known_name in known:
             request = request.replacing(known_name, None)
@@ -145,7 +145,8 @@ class Fallback:
                     rejected.add(name)
                     request = request.replacing(name, None)
             else:
-                known |= rejected  # only now: an error that was misread would have come again
+                if rejected:  # remembered only now: an error that was misread would have come again
+                    self._server.rejected[model] = known | rejected
                 return answer
 
     def _send(self, job: Job, request: ImageRequest) -> Answer:
