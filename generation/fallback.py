@@ -213,8 +213,11 @@ def _is_about_missing_model(err: StatusError, *, was_last: bool) -> bool:
 
 
 def _names(err: StatusError, field_name: str) -> bool:
-    """Whether an error names a field: as its `param`, in quotation marks, or as the first word of its message."""
-    if err.detail.param == field_name:
+    """Whether an error names a field: as its `param`, in quotation marks, or as the first word of its message.
+
+    `response_format` counts anywhere: nobody writes it in a sentence about something else.
+    """
+    if err.detail.param == field_name or field_name == "response_format" in err.detail.message:
         return True
     pattern = rf"(?:^|['\"`]){field_name}(?:['\"`]| must\b| is\b)"
     return re.search(pattern, err.detail.message, re.IGNORECASE) is not None
