@@ -73,7 +73,7 @@ class Fallback:
         that takes no prompt of that length: the next one is asked. Raises ImagesApiError, and PromptTooLong.
         """
         missing: dict[str, StatusError] = {}
-        too_long: PromptTooLong | None = None
+        too_long: dict[str | None, PromptTooLong] = {}
         latest_s = time.monotonic() + MAX_ELAPSED_S
         for model in self._candidates(job.asked.original):
             if missing and time.monotonic() > latest_s:
@@ -82,17 +82,17 @@ class Fallback:
             try:
                 answer = self._ask_model(job, model)
             except PromptTooLong as err:
-                too_long = err
+                too_long[model] = err
             except StatusError as err:
                 if not _is_about_missing_model(err, was_last=model is None and bool(missing)):
                     raise
                 missing[model or "no model named"] = err
             else:
                 # A shorter prompt starts with the first model again, and `auto` with its own.
-                if too_long is None and self._backend.fixed_model is None:
+                if not too_long and self._backend.fixed_model is None:
                     self._server.worked[job.asked.original] = model
                 return answer
-        raise too_long or self._missing_model_error(missing)
+        raise self._no_answer_error(missing, too_long)
 
     def _candidates(self, original: Original) -> Iterator[str | None]:
         """The models to try in turn, none of them twice."""
@@ -187,24 +187,39 @@ class Fallback:
 
     def _listed(self) -> tuple[ModelEntry, ...]:
         """The server's own list of models, empty where it has none to show."""
-        if self._server.listed is None:
+        listed = self._server.listed
+        if listed is None:
             try:
-                self._server.listed = self._client.models()
+                listed = self._client.models()
             except ImagesApiError as err:
                 if err.is_transient:
                     return ()  # not for good: it is asked again the next time
-                self._server.listed = ()
-        return self._server.listed
+                listed = ()
+            self._server.listed = listed
+        return listed
 
-    def _missing_model_error(self, missing: dict[str, StatusError]) -> StatusError:
-        """The error for a server that has none of the models: what was asked for, and what it has."""
-        error = next(iter(missing.values()))
-        error.note = f"Asked for: {', '.join(missing)}."
+    def _no_answer_error(
+        self, missing: dict[str, StatusError], too_long: dict[str | None, PromptTooLong]
+    ) -> StatusError | PromptTooLong:
+        """The error for a job that no model takes.
+
+        The length of the prompt is the reason unless the server's list shows that it does not have such a model.
+        """
         has = [entry.id for entry in self._server.listed or ()]
-        if has:
-            more = ", ..." if len(has) > MAX_MODELS_NAMED else ""
-            error.note += f" It has: {', '.join(has[:MAX_MODELS_NAMED])}{more}."
-        return error
+        self._server.listed = None  # the user may add a model before the next run
+        for model, error in too_long.items():
+            if not missing or not has or model in has:
+                return error
+        return _missing_model_error(missing, has)
+
+def _missing_model_error(missing: dict[str, StatusError], has: list[str]) -> StatusError:
+    """The error for a server that has none of the models: what was asked for, and what it has."""
+    error = next(iter(missing.values()))
+    error.note = f"Asked for: {', '.join(missing)}."
+    if has:
+        more = ", ..." if len(has) > MAX_MODELS_NAMED else ""
+        error.note += f" It has: {', '.join(has[:MAX_MODELS_NAMED])}{more}."
+    return error
 
 
 def _is_about_missing_model(err: StatusError, *, was_last: bool) -> bool:
