@@ -212,6 +212,7 @@ class Fallback:
                 return error
         return _missing_model_error(missing, has)
 
+
 def _missing_model_error(missing: dict[str, StatusError], has: list[str]) -> StatusError:
     """The error for a server that has none of the models: what was asked for, and what it has."""
     error = next(iter(missing.values()))
@@ -232,7 +233,9 @@ def _names(err: StatusError, field_name: str) -> bool:
 
     `response_format` counts anywhere: nobody writes it in a sentence about something else.
     """
-    if err.detail.param == field_name or field_name == "response_format" in err.detail.message:
+    if err.detail.param == field_name:
+        return True
+    if field_name == "response_format" and field_name in err.detail.message:
         return True
     pattern = rf"(?:^|['\"`]){field_name}(?:['\"`]| must\b| is\b)"
     return re.search(pattern, err.detail.message, re.IGNORECASE) is not None
