@@ -1,139 +1,201 @@
-"""What is kept of answers that were paid for, for whom, and for how long."""
+"""Which answers are kept that were paid for, for whom, and for how long."""
 
 from __future__ import annotations
 
+import logging
 import threading
-from contextlib import suppress
-from functools import partial
+import weakref
 
 import pytest
 
 from dalle2.api_client import Answer
-from dalle2.kept_answers import MAX_AGE_S, MAX_BYTES, KeptAnswer, KeptAnswers
+from dalle2.generation.answer_cache import MAX_AGE_S, AnswerCache, CachedAnswer
 from dalle2.models import ImageRequest, Picture
+from tests.loopback import wait_for
 
 REQUEST = ImageRequest(prompt="a", model="m", n=1, size="256x256")
+LIMIT_BYTES = 100
 
 
-class Shelf(KeptAnswers):
-    """Kept answers whose time is a number."""
+class Cache(AnswerCache):
+    """A cache whose time is a number, and whose limit is small."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        super().__init__(clock=lambda: self.now_s)
+        super().__init__(clock=lambda: self.now_s, max_free_bytes=LIMIT_BYTES)
 
-    def add(self, key: str = "a", size: int = 1) -> KeptAnswer:
-        """Keep an answer of that many bytes, which nobody uses."""
-        kept = self.keep(key, Answer(REQUEST, (Picture(b64_json=bytes(size)),)))
-        self.release(kept)
-        return kept
+    def add(self, key: str = "a", size: int = 1) -> CachedAnswer:
+        """Keep an answer of that many bytes, which no call uses."""
+        entry = self.reserve(key, threading.Event())
+        entry.answer = answer(size)
+        self.checkin(entry)
+        return entry
+
+    def take(self, key: str = "a") -> CachedAnswer | None:
+        """What a new call gets."""
+        return self.checkout(key, threading.Event())
 
 
-def test_an_answer_is_its_run_s_until_that_is_over() -> None:
-    shelf = Shelf()
-    kept = shelf.keep("a", Answer(REQUEST, ()))
-    assert shelf.take("a") is None
-    shelf.release(kept)
-    assert shelf.take("a") is kept
-    assert shelf.take("a") is None
+def answer(size: int = 1) -> Answer:
+    return Answer(REQUEST, (Picture(b64_json=bytes(size)),))
+
+
+def test_an_answer_belongs_to_its_call_until_that_gives_it_back() -> None:
+    cache = Cache()
+    entry = cache.reserve("a", threading.Event())
+    entry.answer = answer()
+    assert cache.take() is None
+    cache.checkin(entry)
+    assert cache.take() is entry
+    assert entry.is_reused
+    assert cache.take() is None
 
 
 def test_an_answer_is_used_once() -> None:
-    shelf = Shelf()
-    shelf.add()
-    kept = shelf.take("a")
-    assert kept
-    shelf.forget(kept)
-    assert shelf.take("a") is None
-    shelf.forget(kept)
+    cache = Cache()
+    assert not cache.add().is_reused
+    entry = cache.take()
+    assert entry
+    cache.discard(entry)
+    assert cache.take() is None
+    cache.discard(entry)
 
 
-def test_what_was_delivered_is_kept_until_it_is_known_to_have_arrived() -> None:
-    shelf = Shelf()
-    arrived: dict[str, bool | None] = {"a": None, "b": None}
-    for key in arrived:
-        kept = shelf.keep(key, Answer(REQUEST, (Picture(b64_json=b"x"),)))
-        shelf.release(kept, partial(arrived.get, key))
-    assert [shelf.take("a"), shelf.take("b")] == [None, None]
-    arrived |= {"a": True, "b": False}
-    assert shelf.take("a") is None
-    taken = shelf.take("b")
-    assert taken and taken.is_old and shelf._kept == [taken]
-    shelf.release(taken, lambda: True)
-    assert shelf._kept == []
+def test_only_the_same_call_gets_an_answer_and_the_oldest_first() -> None:
+    cache = Cache()
+    first, second = cache.add(), cache.add()
+    assert cache.take("b") is None
+    assert [cache.take(), cache.take(), cache.take()] == [first, second, None]
 
 
-def test_a_run_that_is_cancelled_with_an_answer_of_an_earlier_one_still_has_it() -> None:
-    shelf, cancelled = Shelf(), threading.Event()
-    shelf.add()
-    kept = shelf.take("a", cancelled)
+def test_a_place_without_an_answer_is_not_kept() -> None:
+    cache = Cache()
+    cancelled = threading.Event()
+    entry = cache.reserve("a", cancelled)
     cancelled.set()
-    assert kept and shelf.is_coming("a")
-
-
-def test_a_run_knows_that_an_answer_is_an_earlier_one_s() -> None:
-    shelf = Shelf()
-    assert not shelf.add().is_old
-    kept = shelf.take("a")
-    assert kept
-    assert kept.is_old
-
-
-def test_only_the_same_call_gets_it_and_the_oldest_first() -> None:
-    shelf = Shelf()
-    first, second = shelf.add(), shelf.add()
-    assert shelf.take("b") is None
-    assert [shelf.take("a"), shelf.take("a"), shelf.take("a")] == [first, second, None]
+    cache.checkin(entry)
+    assert cache.take() is None
+    assert not cache.is_coming("a")
 
 
 @pytest.mark.parametrize(("age_s", "there"), [(MAX_AGE_S - 1, True), (MAX_AGE_S, False), (MAX_AGE_S + 1, False)])
-def test_it_is_forgotten_after_an_hour(age_s: float, there: bool) -> None:
-    shelf = Shelf()
-    shelf.add()
-    shelf.now_s = age_s
-    assert (shelf.take("a") is not None) == there
+def test_an_answer_is_kept_for_an_hour(age_s: float, there: bool) -> None:
+    cache = Cache()
+    cache.add()
+    cache.now_s = age_s
+    assert (cache.take() is not None) == there
 
 
-def test_an_answer_in_use_is_never_forgotten_and_an_old_one_goes_when_it_is_released() -> None:
-    shelf = Shelf()
-    kept = shelf.keep("a", Answer(REQUEST, (Picture(b64_json=bytes(10)),)))
-    shelf.now_s = MAX_AGE_S + 1
-    shelf.add("b")
-    assert kept in shelf._kept
-    shelf.release(kept)
-    assert shelf.take("a") is None
+def test_the_hour_begins_when_the_call_gives_the_answer_back() -> None:
+    cache = Cache()
+    entry = cache.reserve("a", threading.Event())
+    entry.answer = answer()
+    cache.now_s = MAX_AGE_S + 1
+    cache.add("b")
+    cache.checkin(entry)
+    assert cache.take() is entry
 
 
-def test_no_more_than_the_limit_is_kept_and_the_oldest_goes_first() -> None:
-    shelf = Shelf()
-    quarter = MAX_BYTES // 4
+def test_the_memory_of_an_answer_is_freed_without_any_further_call() -> None:
+    cache = AnswerCache(max_age_s=0.05)
+    entry = cache.reserve("a", threading.Event())
+    entry.answer = answer()
+    freed = weakref.ref(entry)
+    cache.checkin(entry)
+    del entry
+    wait_for(lambda: freed() is None)
+
+
+def test_each_answer_is_freed_when_its_own_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits_s: list[float] = []
+    on_time = []
+
+    class Timer(threading.Timer):
+        def start(self) -> None:
+            waits_s.append(self.interval)
+            on_time.append(self.function)
+
+    monkeypatch.setattr(threading, "Timer", Timer)
+    cache = Cache()
+    cache.add()
+    cache.now_s = MAX_AGE_S - 60
+    cache.add()
+    cache.now_s = MAX_AGE_S
+    on_time[0]()
+    assert waits_s == [MAX_AGE_S, MAX_AGE_S - 60]
+
+
+def test_an_answer_is_kept_also_when_no_timer_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    cache = AnswerCache(max_age_s=0.05)
+    entry = cache.reserve("a", threading.Event())
+    entry.answer = answer()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        cache.checkin(entry)
+    assert cache.checkout("a", threading.Event()) is entry
+    cache.checkin(entry)
+    freed = weakref.ref(entry)
+    del entry
+    wait_for(lambda: freed() is None)
+
+
+def test_above_the_limit_the_oldest_is_dropped_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    cache = Cache()
     for key in "abcd":
-        shelf.add(key, quarter)
-    assert len(shelf._kept) == 4
-    shelf.add("e", 1)
-    assert [kept.key for kept in shelf._kept] == ["b", "c", "d", "e"]
+        cache.add(key, LIMIT_BYTES // 4)
+    assert not caplog.records
+    cache.add("e", 1)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "A paid answer was dropped" in caplog.text
+    assert [key for key in "abcde" if cache.take(key)] == ["b", "c", "d", "e"]
+
+
+def test_what_is_in_use_does_not_count() -> None:
+    cache = Cache()
+    cache.add("a", LIMIT_BYTES)
+    used = cache.take("a")
+    cache.add("b", LIMIT_BYTES)
+    assert used
+    cache.discard(used)
+    assert cache.take("b")
 
 
 def test_what_was_downloaded_counts() -> None:
-    shelf = Shelf()
-    kept = shelf.keep("a", Answer(REQUEST, (Picture(url="https://example.com/a.png"),)))
-    assert kept.size_bytes == 0
-    kept.downloads[0] = bytes(MAX_BYTES + 1)
-    shelf.release(kept)
-    assert shelf.take("a") is None
+    cache = Cache()
+    entry = cache.reserve("a", threading.Event())
+    entry.answer = Answer(REQUEST, (Picture(url="https://example.com/a.png"),))
+    entry.downloads[0] = bytes(LIMIT_BYTES + 1)
+    cache.checkin(entry)
+    assert cache.take() is None
+
+
+def test_only_what_a_cancelled_call_still_uses_is_coming() -> None:
+    cache, cancelled = Cache(), threading.Event()
+    entry = cache.reserve("a", cancelled)
+    assert not cache.is_coming("a")
+    cancelled.set()
+    assert cache.is_coming("a") and not cache.is_coming("b")
+    entry.answer = answer()
+    assert cache.is_coming("a") and cache.take() is None
+    cache.checkin(entry)
+    assert not cache.is_coming("a") and cache.take() is entry
 
 
 def test_many_threads_never_share_an_answer() -> None:
-    shelf = Shelf()
+    cache = AnswerCache()
     for _ in range(200):
-        shelf.add()
-    taken: list[KeptAnswer] = []
+        entry = cache.reserve("a", threading.Event())
+        entry.answer = answer()
+        cache.checkin(entry)
+    taken: list[CachedAnswer] = []
 
     def take() -> None:
-        while kept := shelf.take("a"):
-            kept.downloads[len(kept.downloads)] = b"x"
-            taken.append(kept)
-            shelf.forget(kept)
+        while found := cache.checkout("a", threading.Event()):
+            taken.append(found)
+            cache.discard(found)
 
     threads = [threading.Thread(target=take) for _ in range(8)]
     for thread in threads:
@@ -141,23 +203,3 @@ def test_many_threads_never_share_an_answer() -> None:
     for thread in threads:
         thread.join()
     assert len(taken) == len(set(map(id, taken))) == 200
-
-
-def test_an_answer_that_a_cancelled_run_still_waits_for_is_coming() -> None:
-    shelf, cancelled = KeptAnswers(), threading.Event()
-    with shelf.asking("a", cancelled):
-        assert not shelf.is_coming("a")
-        cancelled.set()
-        assert shelf.is_coming("a") and not shelf.is_coming("b")
-        kept = shelf.keep("a", Answer(REQUEST, ()), cancelled)
-    assert shelf.is_coming("a") and shelf.take("a") is None
-    shelf.release(kept)
-    assert not shelf.is_coming("a") and shelf.take("a") is kept
-
-
-def test_an_answer_that_never_came_is_not_coming() -> None:
-    shelf, cancelled = KeptAnswers(), threading.Event()
-    cancelled.set()
-    with suppress(ZeroDivisionError), shelf.asking("a", cancelled):
-        raise ZeroDivisionError
-    assert not shelf.is_coming("a")

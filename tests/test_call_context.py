@@ -1,75 +1,132 @@
-"""A call while it runs, seen from plain Python; `test_host` has it beside an event loop."""
+"""A call in plain Python, and several calls of one node; `test_comfyui` has them beside an event loop."""
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import Any
+from contextlib import suppress
 
 import pytest
 
-from dalle2.runs import Run, Siblings, WasTaken, current_run
-from tests.loopback import verdicts
+from dalle2.api_client import Answer
+from dalle2.generation.answer_cache import AnswerCache
+from dalle2.generation.call_context import CallContext, CallGroup, single_call
+from dalle2.models import ImageRequest
+
+ANSWER = Answer(ImageRequest(prompt="a", model="m", n=1, size="256x256"), ())
 
 
-@pytest.mark.parametrize(("fails", "delivered"), [(False, True), (True, False)])
-def test_a_call_from_plain_python_is_a_run_of_its_own(fails: bool, delivered: bool) -> None:
-    over: list[WasTaken | None] = []
-    try:
-        with current_run() as run:
-            run.when_over(over.append)
-            run.say("nobody sees this")
-            if fails:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        pass
-    assert verdicts(over) == [delivered]
+@pytest.fixture
+def cache() -> AnswerCache:
+    return AnswerCache()
 
 
-def test_what_is_to_happen_when_a_run_is_over_happens_also_when_it_is_said_too_late() -> None:
-    over: list[WasTaken | None] = []
-    with current_run() as run:
-        pass
-    run.when_over(over.append)
-    assert verdicts(over) == [True]
+def paid(call: CallContext, cache: AnswerCache, key: str) -> None:
+    """Let a call have an answer that was paid for."""
+    entry = cache.reserve(key, call.cancelled)
+    entry.answer = ANSWER
+    call.use(entry)
 
 
-def test_the_line_tells_what_is_done_and_for_how_long_unless_something_else_is_to_be_read(
-    monkeypatch: pytest.MonkeyPatch,
+def is_kept(cache: AnswerCache, key: str) -> bool:
+    """Whether the next call gets the answer."""
+    return cache.checkout(key, threading.Event()) is not None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_in_plain_python_an_answer_is_kept_when_the_call_fails(fails: bool, cache: AnswerCache) -> None:
+    with suppress(KeyboardInterrupt), single_call(cache) as call:
+        paid(call, cache, "a")
+        if fails:
+            raise KeyboardInterrupt
+    assert is_kept(cache, "a") == fails
+
+
+def test_the_answers_of_a_group_are_delivered_together_or_not_at_all(cache: AnswerCache) -> None:
+    group = CallGroup()
+    first, second = CallContext(cache, group), CallContext(cache, group)
+    for call, key in ((first, "a"), (second, "b")):
+        group.join()
+        paid(call, cache, key)
+        call.finish()
+    assert not group.leave(first, delivered=True)
+    assert not is_kept(cache, "a")
+    assert group.leave(second, delivered=False)
+    assert is_kept(cache, "a") and is_kept(cache, "b")
+
+
+def test_the_answer_of_a_failed_call_is_free_before_its_group_has_ended(cache: AnswerCache) -> None:
+    group = CallGroup()
+    failed, other = CallContext(cache, group), CallContext(cache, group)
+    group.join()
+    group.join()
+    paid(failed, cache, "a")
+    failed.finish()
+    group.leave(failed, delivered=False)
+    assert not cache.is_coming("a")  # the other one would wait for it for ever
+    assert cache.checkout("a", other.cancelled)
+
+
+@pytest.mark.parametrize("thread_ends_first", [True, False])
+def test_a_failed_call_gives_its_answers_back_when_both_sides_have_ended(
+    thread_ends_first: bool, cache: AnswerCache
 ) -> None:
+    call = CallContext(cache)
+    call.group.join()
+    paid(call, cache, "a")
+    if thread_ends_first:
+        call.finish()
+    else:
+        call.group.leave(call, delivered=False)
+    assert not is_kept(cache, "a")
+    if thread_ends_first:
+        call.group.leave(call, delivered=False)
+    else:
+        call.finish()
+    assert is_kept(cache, "a")
+
+
+def test_a_pause_ends_at_once_when_the_call_is_cancelled(cache: AnswerCache) -> None:
+    call = CallContext(cache)
+    call.cancelled.set()
+    began_s = time.monotonic()
+    call.pause(60)
+    assert time.monotonic() - began_s < 10
+
+
+def test_the_line_says_what_is_done_and_for_how_long(cache: AnswerCache, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    run = Run()
+    call = CallContext(cache)
     lines: list[str] = []
 
     def look_at(*moments_s: float) -> None:
         for clock[0] in moments_s:
-            lines.append(run.line)
+            lines.append(call.line)
 
-    run.begin("Waiting for gpt-image-2")
-    look_at(100.2, 101.4, 112.0)
-    run.say("Rate limited, trying again in 4 s", 4)
+    call.begin("Waiting for gpt-image-2")
+    look_at(100.2, 112.0)
+    call.say("Rate limited, trying again in 4 s", 4)
     look_at(112.0, 115.9, 116.0)
-    run.say("1 picture, 16.0 s")
+    call.say("done")
     look_at(116.0)
     assert lines == [
         "Waiting for gpt-image-2, 0 s",
-        "Waiting for gpt-image-2, 1 s",
         "Waiting for gpt-image-2, 12 s",
         "Rate limited, trying again in 4 s",
         "Rate limited, trying again in 4 s",
         "Waiting for gpt-image-2, 16 s",
-        "1 picture, 16.0 s",
+        "done",
     ]
 
 
-def test_the_calls_of_one_node_count_their_steps_and_tell_their_outcomes_together() -> None:
-    siblings = Siblings()
-    first, second = Run(siblings), Run(siblings)
-    for run, steps in ((first, 2), (second, 1)):
-        run.expect(steps)
-    shown: list[Any] = []
-    for run in (first, second, first):
-        run.step("a preview")
-        shown += run.steps()
+def test_the_calls_of_one_node_count_their_steps_together(cache: AnswerCache) -> None:
+    group = CallGroup()
+    first, second = CallContext(cache, group), CallContext(cache, group)
+    group.expect(2)
+    group.expect(1)
+    shown: list[object] = []
+    for call in (first, second, first):
+        call.step("a preview")
+        shown += call.new_steps()
     assert shown == [(1, 3, "a preview"), (2, 3, "a preview"), (3, 3, "a preview")]
-    assert [first.outcomes("one")[0], second.outcomes("two")[0]] == [["one"], ["one", "two"]]

@@ -1,248 +1,362 @@
-"""Which model is asked, what is left out for a server that refuses it, and what is remembered."""
+"""Which model is asked, what is left out for a server that rejects it, and what is remembered."""
 
 from __future__ import annotations
 
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import torch
 
-from dalle2 import stand_ins
 from dalle2.api_client import Answer, ImagesClient
-from dalle2.backends import STAND_INS, Backend, PromptTooLong
+from dalle2.backends import GPT_IMAGE_MODELS, MODELS_ELSEWHERE, Backend, DalleRequest, PromptTooLong
 from dalle2.errors import StatusError
-from dalle2.retry import Retrier
-from dalle2.stand_ins import Order, ask
-from development.emulator import Emulator, Fault
-from tests.loopback import KEY, Loopback, Script, answering, encoded, http
+from dalle2.generation import fallback
+from dalle2.generation.fallback import Fallback, Job, ServerMemory
+from dalle2.generation.inpainting import edits_of
+from dalle2.net.retry import Retrier
+from tests.loopback import KEY, Connection, Loopback, Script, answering, encoded, http
 from tests.pictures import png
 
-ORDER = Order("a harbour", 1, 256)
-ANSWER = http({"data": [encoded(png())]})
+IMAGE = http({"data": [encoded(png())]})
+MISSING = http({"error": {"message": "The model does not exist.", "code": "model_not_found"}}, 404)
+NO_LIST = http("Not Found", 404)
+ELSEWHERE = MODELS_ELSEWHERE["dall-e-2"]
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Emulator]:
-    with Emulator(api_key=KEY) as emulator:
-        yield emulator
+class Models:
+    """A script of a server that has these models, lists others if told to, and answers `unnamed` without a name."""
+
+    def __init__(
+        self,
+        *models: str,
+        lists: Sequence[dict[str, Any]] | None = None,
+        unnamed: bytes = MISSING,
+        missing: bytes = MISSING,
+    ) -> None:
+        self.models = models
+        self.lists = [{"id": model} for model in models] if lists is None else lists
+        self.unnamed = unnamed
+        self.missing = missing
+
+    def __call__(self, connection: Connection) -> None:
+        request = connection.request()
+        if request.startswith(b"GET"):
+            connection.send(http({"data": self.lists}))
+            return
+        model = fields(request).get("model")
+        known = IMAGE if model in self.models else self.missing
+        connection.send(known if model else self.unnamed)
 
 
-@pytest.fixture
-def emulator(running: Emulator) -> Emulator:
-    running.reset()
-    running.answer_size = (32, 32)
-    return running
+def fields(request: bytes) -> dict[str, Any]:
+    """The JSON of a request."""
+    body: dict[str, Any] = json.loads(request.partition(b"\r\n\r\n")[2])
+    return body
 
 
-def backend(base_url: str, *, fixed: str = "", hosted: bool = False, account: str = "me") -> Backend:
-    return Backend(
-        name="openai",
-        base_url=base_url,
-        headers={"Authorization": f"Bearer {KEY}"},
-        account=account,
-        params={},
-        models=(fixed,) if fixed else STAND_INS["hosted" if hosted else "elsewhere"],
-        fixed=bool(fixed),
-        quality="low",
-        timeouts_s=(5, 5),
-        hosted=hosted,
-    )
-
-
-def call(base_url: str, order: Order = ORDER, **more: Any) -> Answer:
-    chosen = backend(base_url, **more)
-    retrier = Retrier(pause=lambda seconds: False)
-    with ImagesClient(base_url, headers=chosen.headers, read_timeout_s=5, retrier=retrier) as client:
-        return ask(client, chosen, order)
-
-
-def asked(emulator: Emulator) -> list[str | None]:
+def asked(server: Loopback) -> list[str | None]:
     """The models of the requests so far, in order."""
-    return [request.fields.get("model") for request in emulator.posts]
+    return [fields(request).get("model") for request in server.requests if request.startswith(b"POST")]
 
 
-def test_a_server_that_has_the_old_model_is_asked_for_nothing_else() -> None:
-    with Emulator(api_key=KEY, models=["dall-e-2"]) as emulator:
-        assert call(emulator.base_url).request.model == "dall-e-2"
-        assert asked(emulator) == ["dall-e-2"]
-        assert [request.method for request in emulator.requests] == ["POST"]
+def lists(server: Loopback) -> int:
+    """How often the server was asked for its list of models."""
+    return sum(request.startswith(b"GET") for request in server.requests)
 
 
-def test_the_next_of_the_table_stands_in_and_is_remembered(emulator: Emulator) -> None:
-    assert call(emulator.base_url).request.model == "gpt-image-2"
-    assert call(emulator.base_url).request.model == "gpt-image-2"
-    assert asked(emulator) == ["dall-e-2", "gpt-image-2", "gpt-image-2"]
-    assert emulator.paid_pictures == 2
+class Caller:
+    """Asks one server as the node does, and remembers what is found."""
+
+    def __init__(self, server: Loopback, *, hosted: bool = False) -> None:
+        self.memory = ServerMemory()
+        self._server = server
+        self._hosted = hosted
+
+    def ask(self, prompt: str = "a harbour", *, fixed: str | None = None, account: str = "me", **asked: Any) -> Answer:
+        edit = asked.pop("edit", None)
+        job = Job(DalleRequest(**{"original": "dall-e-2", "prompt": prompt, "n": 1, "size": (256, 256), **asked}), edit)
+        backend = Backend(
+            name="openai",
+            base_url=self._server.origin,
+            headers={"Authorization": f"Bearer {KEY}"},
+            account=account,
+            params={},
+            fixed_model=fixed,
+            quality="low",
+            timeouts_s=(5, 5),
+            hosted=self._hosted,
+        )
+        with ImagesClient(backend, Retrier(pause=lambda seconds: None)) as client:
+            return Fallback(client, backend, self.memory.of(backend)).ask(job, lambda model: None)
 
 
-def test_after_the_table_comes_the_newest_that_the_server_lists() -> None:
-    models = {"gpt-image-3-flare": 30, "gpt-image-4": 40, "gpt-image-3": 31, "gpt-5": 99, "dall-e-9": 98}
-    with Emulator(api_key=KEY, models=models) as emulator:
-        assert call(emulator.base_url, hosted=True).request.model == "gpt-image-4"
-        assert call(emulator.base_url, hosted=True).request.model == "gpt-image-4"
-        assert asked(emulator) == [*STAND_INS["hosted"], "gpt-image-4", "gpt-image-4"]
-        assert [request.path for request in emulator.requests].count("/v1/models") == 1
+def test_a_server_that_has_dall_e_2_is_asked_for_nothing_else() -> None:
+    with Loopback(Models("dall-e-2")) as server:
+        assert Caller(server).ask().request.model == "dall-e-2"
+    assert asked(server) == ["dall-e-2"]
+    assert len(server.requests) == 1
 
 
-def test_a_model_that_is_retired_meanwhile_is_replaced(emulator: Emulator) -> None:
-    call(emulator.base_url, hosted=True)
-    emulator.fail(Fault("model_not_found"))
-    assert call(emulator.base_url, hosted=True).request.model == "gpt-image-2.5-flare"
-    assert asked(emulator) == ["gpt-image-2", "gpt-image-2", "gpt-image-2.5-flare"]
+def test_the_next_known_model_replaces_it_and_is_remembered() -> None:
+    with Loopback(Models("gpt-image-2")) as server:
+        caller = Caller(server)
+        assert [caller.ask().request.model for _ in range(2)] == ["gpt-image-2"] * 2
+    assert asked(server) == ["dall-e-2", "gpt-image-2", "gpt-image-2"]
 
 
-def test_a_prompt_that_is_too_long_for_the_first_model_goes_to_one_that_takes_it(emulator: Emulator) -> None:
-    answer = call(emulator.base_url, order=Order("long " * 201, 1, 256))
-    assert answer.request.model == "gpt-image-2"
-    assert asked(emulator) == ["gpt-image-2"]
-    assert call(emulator.base_url).request.model == "gpt-image-2"
-    assert asked(emulator)[1:] == ["dall-e-2", "gpt-image-2"]
+def test_after_the_known_models_comes_the_newest_that_is_listed() -> None:
+    created = {"gpt-image-3-flare": 30, "gpt-image-4": 40, "gpt-image-3": 31, "gpt-5": 99, "dall-e-9": 98}
+    listed = [{"id": name, "created": moment} for name, moment in created.items()]
+    with Loopback(Models("gpt-image-4", lists=listed)) as server:
+        caller = Caller(server, hosted=True)
+        assert [caller.ask().request.model for _ in range(2)] == ["gpt-image-4"] * 2
+    assert asked(server) == [*GPT_IMAGE_MODELS, "gpt-image-4", "gpt-image-4"]
+    assert lists(server) == 1
 
 
-def test_a_prompt_that_is_too_long_for_every_model_of_the_server_is_refused_at_no_cost() -> None:
-    with Emulator(api_key=KEY, models=["dall-e-2"]) as emulator:
-        with pytest.raises(PromptTooLong, match="The prompt has 1005 characters, and dall-e-2 takes up to 1000"):
-            call(emulator.base_url, order=Order("long " * 201, 1, 256))
-        assert emulator.paid_pictures == 0 and "dall-e-2" not in asked(emulator)
+def test_a_model_that_is_retired_meanwhile_is_replaced() -> None:
+    script = Models("gpt-image-2")
+    with Loopback(script) as server:
+        caller = Caller(server, hosted=True)
+        caller.ask()
+        script.models = ("gpt-image-2.5-flare",)
+        assert caller.ask().request.model == "gpt-image-2.5-flare"
+    assert asked(server) == ["gpt-image-2", "gpt-image-2", "gpt-image-2.5-flare"]
 
 
-@pytest.mark.parametrize(("options", "length"), [({}, 32_001), ({"fixed": "dall-e-2"}, 1001)])
-def test_a_prompt_that_no_model_takes_is_refused_before_anything_is_sent(
-    emulator: Emulator, options: dict[str, str], length: int
-) -> None:
-    with pytest.raises(PromptTooLong):
-        call(emulator.base_url, order=Order("x" * length, 1, 256), **options)
-    assert not emulator.requests
-
-
-def test_a_model_that_the_user_named_is_never_replaced(emulator: Emulator) -> None:
-    with pytest.raises(StatusError, match="DALLE2_MODEL") as caught:
-        call(emulator.base_url, fixed="gpt-image-7")
+def test_a_model_that_the_user_named_is_never_replaced() -> None:
+    with Loopback(Models("gpt-image-2")) as server, pytest.raises(StatusError, match="Set DALLE2_MODEL") as caught:
+        Caller(server).ask(fixed="gpt-image-7")
     assert "Asked for: gpt-image-7. Nothing was charged." in str(caught.value)
-    assert asked(emulator) == ["gpt-image-7"]
+    assert asked(server) == ["gpt-image-7"]
 
 
-def test_a_model_that_the_user_named_is_not_remembered_for_auto(emulator: Emulator) -> None:
-    call(emulator.base_url, fixed="gpt-image-1-mini", hosted=True)
-    assert call(emulator.base_url, hosted=True).request.model == "gpt-image-2"
+def test_a_model_that_the_user_named_is_not_remembered_for_auto() -> None:
+    with Loopback(Models("gpt-image-1-mini", "gpt-image-2")) as server:
+        caller = Caller(server, hosted=True)
+        caller.ask(fixed="gpt-image-1-mini")
+        assert caller.ask().request.model == "gpt-image-2"
 
 
-def test_when_no_model_is_there_the_error_names_all_that_were_asked_for() -> None:
-    with Emulator(api_key=KEY, models=["flux"]) as emulator, pytest.raises(StatusError) as caught:
-        call(emulator.base_url, hosted=True)
-    assert f"Asked for: {', '.join(STAND_INS['hosted'])}." in str(caught.value)
+@pytest.mark.parametrize(
+    ("listed", "found"),
+    [
+        ([{"id": "sd-turbo", "owned_by": "somebody"}], "sd-turbo"),
+        ([{"id": "llm"}, {"id": "sd-turbo", "model_type": "image"}, {"id": "tts", "model_type": "audio"}], "sd-turbo"),
+        ([{"id": "llm"}, {"id": "sd-turbo", "modality": "image/generation"}], "sd-turbo"),
+    ],
+)
+def test_auto_finds_the_only_model_of_a_server(listed: list[dict[str, Any]], found: str) -> None:
+    with Loopback(Models(found, lists=listed)) as server:
+        caller = Caller(server)
+        assert [caller.ask().request.model for _ in range(2)] == [found] * 2
+    assert asked(server) == [*ELSEWHERE, found, found]
 
 
-@pytest.mark.parametrize("server", ["litellm", "localai", "openai"])
-def test_a_server_that_has_none_and_wants_one_named_is_told_of_as_one_without_the_model(server: str) -> None:
-    with Emulator(server, api_key=KEY, models=["flux"]) as emulator, pytest.raises(StatusError) as caught:
-        call(emulator.base_url)
-    assert "Set DALLE2_MODEL to a model that it has" in str(caught.value)
-    assert f"Asked for: {', '.join(STAND_INS['elsewhere'])}, no model named." in str(caught.value)
+def test_a_server_that_lists_nothing_may_draw_when_no_model_is_named() -> None:
+    with Loopback(Models(unnamed=IMAGE)) as server:
+        caller = Caller(server)
+        assert [caller.ask().request.model for _ in range(2)] == [None, None]
+    assert asked(server) == [*ELSEWHERE, None, None]
 
 
-def test_the_newest_that_is_listed_is_one_that_was_not_asked_for_yet() -> None:
-    script = listing("gpt-image-2", "gpt-image-9", "gpt-image-8")
-    with Loopback(script) as server, pytest.raises(StatusError):
-        call(server.origin, hosted=True)
-    bodies = [json.loads(request.partition(b"\r\n\r\n")[2]) for request in server.requests if b"POST" in request[:4]]
-    assert [body["model"] for body in bodies] == [*STAND_INS["hosted"], "gpt-image-9"]
+# How Xinference and LiteLLM say that a request needs a model.
+FIELD_REQUIRED = http("1 validation error for TextToImageRequest model field required", 500)
+NOT_PASSED = http({"error": {"message": "you must provide a model parameter", "param": "None"}}, 400)
 
 
-def listing(*models: str) -> Script:
-    """A script of a server that lists models, newest first, and says of each that it does not exist."""
-    entries = [{"id": name, "created": -place} for place, name in enumerate(models)]
-
-    def script(connection: Any) -> None:
-        is_list = connection.request().startswith(b"GET")
-        missing = http({"error": {"message": "It does not exist.", "code": "model_not_found"}}, 404)
-        connection.send(http({"data": entries}) if is_list else missing)
-
-    return script
-
-
-def test_a_server_that_takes_very_long_to_say_no_is_asked_for_no_further_model(
-    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stand_ins, "MAX_ELAPSED_S", -1)
-    with pytest.raises(StatusError, match=r"Asked for: dall-e-2\."):
-        call(emulator.base_url)
-    assert asked(emulator) == ["dall-e-2"]
+@pytest.mark.parametrize("unnamed", [FIELD_REQUIRED, NOT_PASSED])
+@pytest.mark.parametrize("prompt", ["a harbour", "long " * 201])
+def test_where_several_models_are_listed_the_error_names_them(prompt: str, unnamed: bytes) -> None:
+    listed = [{"id": f"sd-{place}", "model_type": "image"} for place in range(10)]
+    with Loopback(Models(lists=listed, unnamed=unnamed)) as server, pytest.raises(StatusError) as caught:
+        Caller(server).ask(prompt)
+    sent = [model for model in ELSEWHERE if model != "dall-e-2" or len(prompt) <= 1000]
+    text = str(caught.value)
+    assert "Set DALLE2_MODEL to a model that it has" in text
+    assert f"Asked for: {', '.join([*sent, 'no model named'])}." in text
+    assert "It has: sd-0, sd-1, sd-2, sd-3, sd-4, sd-5, sd-6, sd-7, ...." in text
+    assert asked(server) == [*sent, None]
 
 
-def test_another_error_is_not_a_missing_model(emulator: Emulator) -> None:
-    emulator.fail(Fault("quota"))
-    with pytest.raises(StatusError):
-        call(emulator.base_url)
-    assert asked(emulator) == ["dall-e-2"]
+def test_a_model_that_is_added_after_an_error_is_found() -> None:
+    script = Models()
+    with Loopback(script) as server:
+        caller = Caller(server)
+        with pytest.raises(StatusError):
+            caller.ask()
+        script.models, script.lists = ("sd-turbo",), [{"id": "sd-turbo"}]
+        assert caller.ask().request.model == "sd-turbo"
 
 
-def test_a_server_with_one_model_draws_when_none_is_named() -> None:
-    with Emulator("vllm") as emulator:
-        assert call(emulator.base_url).request.model is None
-        assert call(emulator.base_url).request.model is None
-        assert asked(emulator)[-2:] == [None, None]
-        assert len(emulator.posts) == len(STAND_INS["elsewhere"]) + 2
+@pytest.mark.parametrize(
+    ("status", "message", "code"),
+    [
+        (503, "No available channel for model under group default", "model_not_found"),  # new-api, one-api
+        (400, "The requested model is not supported.", "model_not_supported"),
+    ],
+)
+def test_every_way_to_say_that_a_model_is_missing_leads_to_the_next(status: int, message: str, code: str) -> None:
+    missing = http({"error": {"message": message, "code": code}}, status)
+    with Loopback(Models("gpt-image-2.5-flare", missing=missing)) as server:
+        assert Caller(server).ask().request.model == "gpt-image-2.5-flare"
+    assert asked(server) == ["dall-e-2", "gpt-image-2", "gpt-image-2.5-flare"]
+
+
+def test_another_error_is_not_a_missing_model() -> None:
+    quota = http({"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}, 429)
+    with Loopback(answering(quota)) as server, pytest.raises(StatusError, match="out of credit"):
+        Caller(server).ask()
+    assert asked(server) == ["dall-e-2"]
+
+
+def test_a_prompt_about_what_does_not_exist_is_not_a_missing_model() -> None:
+    prompt = "a world that does not exist"
+    refusal = http({"error": {"message": f"Invalid prompt: {prompt}"}}, 400)
+    with Loopback(answering(refusal)) as server, pytest.raises(StatusError):
+        Caller(server).ask(prompt)
+    assert asked(server) == ["dall-e-2"]
+
+
+def test_a_server_that_is_slow_to_refuse_is_asked_for_no_further_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fallback, "MAX_ELAPSED_S", -1)
+    with Loopback(Models("gpt-image-2")) as server, pytest.raises(StatusError, match=r"Asked for: dall-e-2\."):
+        Caller(server).ask()
 
 
 @pytest.mark.parametrize(("account", "times"), [("me", 1), ("you", 2)])
-def test_what_one_account_has_another_may_not(account: str, times: int, emulator: Emulator) -> None:
-    call(emulator.base_url)
-    call(emulator.base_url, account=account)
-    assert asked(emulator).count("dall-e-2") == times
+def test_what_is_remembered_belongs_to_one_account(account: str, times: int) -> None:
+    with Loopback(Models("gpt-image-2")) as server:
+        caller = Caller(server)
+        caller.ask()
+        caller.ask(account=account)
+    assert asked(server).count("dall-e-2") == times
+
+
+def test_a_prompt_too_long_for_dall_e_2_goes_to_a_model_that_takes_it() -> None:
+    with Loopback(Models("dall-e-2", "gpt-image-2")) as server:
+        caller = Caller(server)
+        assert caller.ask("x" * 1001).request.model == "gpt-image-2"
+        assert asked(server) == ["gpt-image-2"]
+        assert caller.ask().request.model == "dall-e-2"
+
+
+@pytest.mark.parametrize(
+    ("model", "length"), [("sd-turbo", 50_000), ("dall-e-2", 1000), ("dall-e-3", 4000), ("openai/dall-e-2", 1001)]
+)
+def test_the_server_is_asked_whether_a_long_prompt_fits(model: str, length: int) -> None:
+    with Loopback(Models(model)) as server:
+        assert Caller(server).ask("x" * length, fixed=model).request.model == model
+
+
+def test_the_only_model_of_a_server_is_asked_whether_a_long_prompt_fits() -> None:
+    with Loopback(Models("sd-turbo")) as server:
+        assert Caller(server).ask("x" * 5000).request.model == "sd-turbo"
+    with Loopback(Models(unnamed=IMAGE)) as server:
+        assert Caller(server).ask("x" * 5000).request.model is None
+
+
+@pytest.mark.parametrize(("model", "length"), [("dall-e-2", 1001), ("dall-e-3", 4001)])
+def test_a_prompt_that_the_named_model_cannot_take_is_not_sent(model: str, length: int) -> None:
+    with Loopback(Models(model)) as server, pytest.raises(PromptTooLong, match=f"{model} takes up to {length - 1}"):
+        Caller(server).ask("x" * length, fixed=model)
+    assert not server.requests
+
+
+def test_a_prompt_too_long_for_all_that_a_server_has_is_refused_at_no_cost() -> None:
+    with Loopback(Models("dall-e-2")) as server, pytest.raises(PromptTooLong, match="1001 characters"):
+        Caller(server).ask("x" * 1001)
+    assert "dall-e-2" not in asked(server)
 
 
 REFUSALS = [
     {"error": {"message": "Unknown parameter: 'FIELD'.", "param": "FIELD", "code": "unknown_parameter"}},
     {"error": {"message": "Unsupported parameter: 'FIELD' is not supported with this model."}},
-    {"error": {"message": "Unrecognized request argument supplied: FIELD"}},
     {"error": {"message": "litellm.UnsupportedParamsError: openai does not support parameters: ['FIELD']"}},
     {"detail": [{"type": "extra_forbidden", "loc": ["body", "FIELD"], "msg": "Extra inputs are not permitted"}]},
     {"error": "generate() got an unexpected keyword argument 'FIELD'"},
 ]
-WRONG_VALUES = [
+WRONG_QUALITIES = [
     {"error": {"message": "Invalid value: 'low'.", "param": "quality", "code": "invalid_value"}},
     {"error": {"message": "Unsupported value: 'quality' does not support 'low' with this model."}},
-    {"detail": "quality should be one of standard, hd"},
+    {"detail": "quality must be one of ['exact', 'lossless', 'high', 'extra-high'], got 'low'"},  # SGLang
     {"detail": [{"loc": ["body", "quality"], "msg": "unexpected value; permitted: 'standard', 'hd'"}]},
 ]
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-@pytest.mark.parametrize(("field", "model"), [("response_format", "dall-e-2"), ("quality", "gpt-image-2")])
-def test_a_field_that_is_refused_by_name_is_left_out_and_that_is_remembered(
-    refusal: dict[str, object], field: str, model: str
+@pytest.mark.parametrize(("field", "hosted"), [("response_format", False), ("quality", False), ("quality", True)])
+def test_an_unknown_field_is_left_out_and_that_is_remembered(
+    refusal: dict[str, object], field: str, hosted: bool
 ) -> None:
     body = http(json.dumps(refusal).replace("FIELD", field), 400)
-    with Loopback(answering(body, ANSWER)) as server:
-        assert field not in call(server.origin, fixed=model).request.fields()
-        assert field not in call(server.origin, fixed=model).request.fields()
-    assert [f'"{field}"'.encode() in request for request in server.requests] == [True, False, False]
+    with Loopback(answering(body, IMAGE)) as server:
+        caller = Caller(server, hosted=hosted)
+        for _ in range(2):
+            assert field not in caller.ask(fixed="gpt-image-2").request.fields()
+    assert [field in fields(request) for request in server.requests] == [True, False, False]
 
 
-def test_a_field_is_not_remembered_as_refused_when_leaving_it_out_did_not_help() -> None:
-    misread = http({"error": {"message": "Unsupported image: its quality could not be read."}}, 400)
-    with Loopback(answering(misread, misread, ANSWER)) as server:
-        with pytest.raises(StatusError):
-            call(server.origin, fixed="gpt-image-2")
-        assert call(server.origin, fixed="gpt-image-2").request.quality == "low"
+@pytest.mark.parametrize(
+    "message", ["Unrecognized request argument supplied: response_format", "Only 'url' is supported as response_format"]
+)
+def test_a_response_format_that_is_refused_is_left_out(message: str) -> None:
+    with Loopback(answering(http({"error": {"message": message}}, 400), IMAGE)) as server:
+        assert Caller(server).ask(fixed="gpt-image-2").request.response_format is None
+    assert [fields(request).get("response_format") for request in server.requests] == ["b64_json", None]
 
 
-@pytest.mark.parametrize("refusal", WRONG_VALUES)
-def test_a_quality_whose_value_is_refused_is_never_left_out(refusal: dict[str, object]) -> None:
-    with Loopback(answering(http(refusal, 400), ANSWER)) as server:
-        with pytest.raises(StatusError):
-            call(server.origin, fixed="gpt-image-2")
+def test_openai_s_own_models_are_sent_no_response_format() -> None:
+    with Loopback(Models("gpt-image-2")) as server:
+        Caller(server, hosted=True).ask()
+    assert "response_format" not in fields(server.requests[0])
+
+
+@pytest.mark.parametrize("refusal", WRONG_QUALITIES)
+def test_a_hosted_server_s_quality_is_never_left_out_for_its_value(refusal: dict[str, object]) -> None:
+    with Loopback(answering(http(refusal, 400), IMAGE)) as server, pytest.raises(StatusError):
+        Caller(server, hosted=True).ask(fixed="gpt-image-2")
     assert len(server.requests) == 1
 
 
-def test_a_response_format_whose_value_is_refused_is_left_out() -> None:
-    body = {"error": {"message": "Only 'url' is supported.", "param": "response_format", "code": "invalid_value"}}
-    with Loopback(answering(http(body, 400), ANSWER)) as server:
-        call(server.origin, fixed="dall-e-2")
+@pytest.mark.parametrize("refusal", WRONG_QUALITIES)
+def test_on_a_server_of_the_user_a_wrong_quality_is_left_out(refusal: dict[str, object]) -> None:
+    with Loopback(answering(http(refusal, 400), IMAGE)) as server:
+        caller = Caller(server)
+        assert [caller.ask(fixed="gpt-image-2").request.quality for _ in range(2)] == [None, None]
+    assert [fields(request).get("quality") for request in server.requests] == ["low", None, None]
+
+
+@pytest.mark.parametrize("hosted", [True, False])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Invalid prompt: best quality",
+        "Unsupported image: its quality could not be read.",
+        "The request is not supported right now: {'prompt': 'best quality'}",
+        "Unrecognized request argument supplied: quality",
+    ],
+)
+def test_the_word_quality_in_a_message_changes_nothing(message: str, hosted: bool) -> None:
+    with Loopback(answering(http({"error": {"message": message}}, 400), IMAGE)) as server:
+        caller = Caller(server, hosted=hosted)
+        with pytest.raises(StatusError):
+            caller.ask("best quality", fixed="gpt-image-2")
+        assert caller.ask(fixed="gpt-image-2").request.quality == "low"
     assert len(server.requests) == 2
+
+
+def test_a_field_counts_as_refused_only_when_leaving_it_out_helped() -> None:
+    misread = http({"error": {"message": "Unsupported: 'quality'"}}, 400)
+    with Loopback(answering(misread, misread, IMAGE)) as server:
+        caller = Caller(server)
+        with pytest.raises(StatusError):
+            caller.ask(fixed="gpt-image-2")
+        assert caller.ask(fixed="gpt-image-2").request.quality == "low"
 
 
 @pytest.mark.parametrize(
@@ -250,29 +364,44 @@ def test_a_response_format_whose_value_is_refused_is_left_out() -> None:
     [
         {"error": {"message": "Unknown parameter: 'n'.", "param": "n", "code": "unknown_parameter"}},
         {"error": {"message": "Unknown parameter: 'quality'.", "param": "quality"}},  # which was not sent
-        {"error": {"message": "Moderation of quality", "code": "moderation_blocked"}},
+        {"error": {"message": "'response_format'", "code": "moderation_blocked"}},
     ],
 )
-def test_what_was_not_sent_or_is_not_optional_is_an_error(body: dict[str, object]) -> None:
-    with Loopback(answering(http(body, 400), ANSWER)) as server:
-        with pytest.raises(StatusError):
-            call(server.origin, fixed="dall-e-2")
+def test_what_was_not_sent_or_is_not_optional_stays_an_error(body: dict[str, object]) -> None:
+    with Loopback(answering(http(body, 400), IMAGE)) as server, pytest.raises(StatusError):
+        Caller(server).ask(fixed="dall-e-2")
     assert len(server.requests) == 1
 
 
-def test_a_server_that_refuses_everything_is_asked_no_more_often_than_there_are_fields() -> None:
-    body = {"error": {"message": "unknown: response_format quality"}}
-    with Loopback(answering(http(body, 400))) as server:
-        with pytest.raises(StatusError):
-            call(server.origin, fixed="dall-e-2")
-    assert len(server.requests) == 2
+def test_a_server_that_refuses_every_field_is_asked_once_for_each() -> None:
+    body = {"error": {"message": "unknown: 'response_format' 'quality'"}}
+    with Loopback(answering(http(body, 400))) as server, pytest.raises(StatusError):
+        Caller(server).ask(fixed="gpt-image-2")
+    assert len(server.requests) == 3
 
 
-class FakeEdit:
-    """An edit whose files are known."""
+@pytest.mark.parametrize("refusal", [{"param": "size"}, {"message": "'1024x1792' is not one of ['1024x1536']"}])
+def test_a_size_that_is_refused_is_replaced_by_the_nearest(refusal: dict[str, str]) -> None:
+    body = http({"error": {"message": "Invalid value.", **refusal}}, 400)
+    with Loopback(answering(body, IMAGE)) as server:
+        Caller(server, hosted=True).ask(fixed="gpt-image-1", original="dall-e-3", size=(1024, 1792))
+    assert [fields(request)["size"] for request in server.requests] == ["1024x1792", "1024x1536"]
 
-    def files(self, *, opaque: bool, max_bytes: int) -> tuple[bytes, bytes]:
-        return f"opaque={opaque} max={max_bytes}".encode(), b"mask"
+
+def edit() -> Any:
+    """An image of 64x64 pixels with alpha, to edit in its middle."""
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 16:48, 16:48] = 1
+    return edits_of(torch.full((1, 64, 64, 4), 0.5), mask, 256)[0]
+
+
+def by_method(listed: bytes) -> Script:
+    """A script of a server that answers GET with a list and POST with an image."""
+
+    def script(connection: Connection) -> None:
+        connection.send(listed if connection.request().startswith(b"GET") else IMAGE)
+
+    return script
 
 
 def owned(owner: str | None) -> bytes:
@@ -280,63 +409,55 @@ def owned(owner: str | None) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("listed", "field"),
+    ("listed", "name"),
     [
         (owned("vllm"), b"mask_image"),
         (owned("vllm-omni"), b"mask_image"),
         (owned("system"), b"mask"),
         (owned(None), b"mask"),
         (http({"data": []}), b"mask"),
-        (http("Not Found", 404), b"mask"),
+        (NO_LIST, b"mask"),
         (http("junk"), b"mask"),
     ],
 )
-def test_the_mask_has_the_name_that_its_server_gives_it(listed: bytes, field: bytes) -> None:
-    order = Order("a", 1, 256, FakeEdit())  # type: ignore[arg-type]
+def test_the_mask_has_the_name_that_its_server_gives_it(listed: bytes, name: bytes) -> None:
     with Loopback(by_method(listed)) as server:
-        call(server.origin, order)
-        call(server.origin, order)
-    lists = [request for request in server.requests if request.startswith(b"GET")]
+        caller = Caller(server)
+        for _ in range(2):
+            caller.ask(edit=edit())
     edits = [request for request in server.requests if request.startswith(b"POST")]
-    assert len(lists) == 1  # also when there is none
-    assert all(b'name="%s"; filename="mask.png"' % field in request for request in edits)
-    assert len(edits) == 2
-
-
-def by_method(listed: bytes) -> Script:
-    """A script of a server that answers GET with a list and POST with a picture."""
-
-    def script(connection: Any) -> None:
-        connection.send(listed if connection.request().startswith(b"GET") else ANSWER)
-
-    return script
+    assert [re.findall(rb'name="(mask\w*)"; filename="mask.png"', request) for request in edits] == [[name], [name]]
+    assert lists(server) == 1  # also when there is none
 
 
 @pytest.mark.parametrize("no_list_yet", [b"", http("loading", 503), http("slow down", 429)])
 def test_a_list_that_may_come_later_is_asked_for_again(no_list_yet: bytes) -> None:
-    order = Order("a", 1, 256, FakeEdit())  # type: ignore[arg-type]
-    answers = [no_list_yet, ANSWER, owned("vllm"), ANSWER]
-    with Loopback(answering(*answers)) as server:
-        call(server.origin, order)
-        call(server.origin, order)
+    with Loopback(answering(no_list_yet, IMAGE, owned("vllm"), IMAGE)) as server:
+        caller = Caller(server)
+        for _ in range(2):
+            caller.ask(edit=edit())
     assert [request[:4] for request in server.requests] == [b"GET ", b"POST", b"GET ", b"POST"]
     assert b'name="mask_image"' in server.requests[-1]
 
 
-def test_the_files_are_those_of_the_dialect() -> None:
-    order = Order("a", 1, 256, FakeEdit())  # type: ignore[arg-type]
-    with Loopback(by_method(owned(""))) as server:
-        call(server.origin, order, fixed="dall-e-2")
-        call(server.origin, order, fixed="gpt-image-2")
-    assert [b"opaque=True" in request for request in server.requests if request.startswith(b"POST")] == [False, True]
+@pytest.mark.parametrize(
+    ("model", "image_mode"), [("dall-e-2", "RGBA"), ("gpt-image-2", "RGB"), ("sd-turbo", "RGB"), (None, "RGB")]
+)
+def test_only_dall_e_2_is_sent_an_image_with_alpha(model: str | None, image_mode: str) -> None:
+    script = by_method(owned("")) if model else answering(http({"data": []}), *[MISSING] * len(ELSEWHERE), IMAGE)
+    with Loopback(script) as server:
+        Caller(server).ask(edit=edit(), fixed=model)
+    headers = re.findall(rb"\x89PNG\r\n\x1a\n.{4}IHDR.{9}(.)", server.requests[-1], re.DOTALL)
+    assert [{2: "RGB", 6: "RGBA"}[colour[0]] for colour in headers] == [image_mode, "RGBA"]
 
 
-def test_many_threads_may_ask_at_once(emulator: Emulator) -> None:
+def test_many_threads_may_ask_at_once() -> None:
     models: list[str | None] = []
-    threads = [threading.Thread(target=lambda: models.append(call(emulator.base_url).request.model)) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with Loopback(Models("gpt-image-2")) as server:
+        caller = Caller(server)
+        threads = [threading.Thread(target=lambda: models.append(caller.ask().request.model)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert models == ["gpt-image-2"] * 6
-    assert len(stand_ins._memories) == 1
