@@ -42,19 +42,6 @@ def test_in_plain_python_an_answer_is_kept_when_the_call_fails(fails: bool, cach
     assert is_kept(cache, "a") == fails
 
 
-def test_the_answers_of_a_group_are_delivered_together_or_not_at_all(cache: AnswerCache) -> None:
-    group = CallGroup()
-    first, second = CallContext(cache, group), CallContext(cache, group)
-    for call, key in ((first, "a"), (second, "b")):
-        group.join()
-        paid(call, cache, key)
-        call.finish()
-    assert not group.leave(first, delivered=True)
-    assert not is_kept(cache, "a")
-    assert group.leave(second, delivered=False)
-    assert is_kept(cache, "a") and is_kept(cache, "b")
-
-
 def test_the_answer_of_a_failed_call_is_free_before_its_group_has_ended(cache: AnswerCache) -> None:
     group = CallGroup()
     failed, other = CallContext(cache, group), CallContext(cache, group)
@@ -65,25 +52,6 @@ def test_the_answer_of_a_failed_call_is_free_before_its_group_has_ended(cache: A
     group.leave(failed, delivered=False)
     assert not cache.is_coming("a")  # the other one would wait for it for ever
     assert cache.checkout("a", other.cancelled)
-
-
-@pytest.mark.parametrize("thread_ends_first", [True, False])
-def test_a_failed_call_gives_its_answers_back_when_both_sides_have_ended(
-    thread_ends_first: bool, cache: AnswerCache
-) -> None:
-    call = CallContext(cache)
-    call.group.join()
-    paid(call, cache, "a")
-    if thread_ends_first:
-        call.finish()
-    else:
-        call.group.leave(call, delivered=False)
-    assert not is_kept(cache, "a")
-    if thread_ends_first:
-        call.group.leave(call, delivered=False)
-    else:
-        call.finish()
-    assert is_kept(cache, "a")
 
 
 def test_a_pause_ends_at_once_when_the_call_is_cancelled(cache: AnswerCache) -> None:
@@ -118,15 +86,3 @@ def test_the_line_says_what_is_done_and_for_how_long(cache: AnswerCache, monkeyp
         "Waiting for gpt-image-2, 16 s",
         "done",
     ]
-
-
-def test_the_calls_of_one_node_count_their_steps_together(cache: AnswerCache) -> None:
-    group = CallGroup()
-    first, second = CallContext(cache, group), CallContext(cache, group)
-    group.expect(2)
-    group.expect(1)
-    shown: list[object] = []
-    for call in (first, second, first):
-        call.step("a preview")
-        shown += call.new_steps()
-    assert shown == [(1, 3, "a preview"), (2, 3, "a preview"), (3, 3, "a preview")]

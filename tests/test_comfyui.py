@@ -122,31 +122,6 @@ def test_the_result_is_returned_and_its_answer_not_kept(host: Host, cache: Answe
     assert not is_kept(cache)
 
 
-def test_the_event_loop_is_free_while_the_call_blocks(host: Host, cache: AnswerCache) -> None:
-    call = Blocked(cache)
-
-    async def look() -> None:
-        task = asyncio.create_task(run(host, call))
-        await wait_beside_loop(call.began.is_set)
-        call.release.set()
-        assert await task == "images"
-
-    asyncio.run(look())
-
-
-def test_a_prompt_that_ends_early_is_not_held_up_by_the_call(host: Host, cache: AnswerCache) -> None:
-    call = Blocked(cache)
-
-    async def end_early() -> None:
-        asyncio.create_task(run(host, call))  # noqa: RUF006 - left behind on purpose
-        await wait_beside_loop(call.began.is_set)
-
-    asyncio.run(end_early())
-    assert not call.ended.is_set() and cache.is_coming("a")
-    call.release.set()
-    wait_for(lambda: is_kept(cache))
-
-
 @pytest.mark.parametrize(
     ("error", "shown"),
     [(ImagesApiError("no images"), RuntimeError), (SettingsError("no key"), ValueError), (KeyError("x"), KeyError)],
@@ -309,7 +284,7 @@ def test_another_package_s_node_is_left_alone(other: type | None, fake: FakeComf
     assert not fake.nodes.NODE_DISPLAY_NAME_MAPPINGS
 
 
-def test_outside_of_comfyui_nothing_is_replaced_and_the_base_is_comfy_org_s(
+def test_outside_of_comfyui_nothing_is_replaced(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     namesake = SimpleNamespace(NODE_CLASS_MAPPINGS={"OpenAIDalle2": built_in("comfy_api_nodes.nodes_openai")})

@@ -61,13 +61,6 @@ def test_api_call_has_the_signature_of_the_removed_node(node: type[DalleNode], o
     assert defaults == {**COMMON, **own}
 
 
-@pytest.mark.usefixtures("emulator")
-def test_a_prompt_alone_returns_one_image_tensor() -> None:
-    (image,) = OpenAIDalle2().api_call(prompt="a lighthouse")
-    assert (image.shape, image.dtype) == ((1, 1024, 1024, 3), torch.float32)
-    assert 0 <= image.min() and image.max() <= 1
-
-
 def test_numpy_s_whole_numbers_are_whole_numbers(emulator: Emulator) -> None:
     (images,) = OpenAIDalle2().api_call("a lighthouse", n=np.int64(2), size="256x256")  # type: ignore[arg-type]
     assert images.shape[0] == 2
@@ -171,10 +164,6 @@ def test_the_node_is_a_partner_node_exactly_while_the_account_pays(
 @pytest.mark.parametrize(("prompt", "verdict"), [("a", True), (None, True), ("", BLANK), ("\u200b", BLANK)])
 def test_a_blank_prompt_does_not_validate_and_a_linked_one_does(prompt: str | None, verdict: bool | str) -> None:
     assert OpenAIDalle2.VALIDATE_INPUTS(prompt) == verdict
-
-
-def test_a_missing_prompt_is_left_to_comfyui() -> None:
-    assert OpenAIDalle2.VALIDATE_INPUTS() is True
 
 
 def test_the_node_runs_again_when_what_is_set_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:

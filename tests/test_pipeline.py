@@ -131,14 +131,6 @@ def batch(size: int) -> dict[str, Any]:
     return {"image": images, "mask": image_and_mask()["mask"]}
 
 
-def test_as_many_downloads_as_there_can_be_keep_their_connections(
-    emulator: Emulator, node: Node, caplog: pytest.LogCaptureFixture
-) -> None:
-    emulator.result = "url"
-    assert len(node.draw(**batch(4), n=8)) == 32
-    assert "pool is full" not in caplog.text
-
-
 def test_a_batch_is_asked_for_four_at_a_time_and_comes_in_order(emulator: Emulator, node: Node) -> None:
     emulator.delay_s = 0.15
     images = node.draw(**batch(6), n=2)
@@ -202,15 +194,6 @@ def test_a_broken_image_among_good_ones_does_not_hold_them_up(node: Node, caplog
     assert "1 of 3 images could not be fetched" in caplog.text
 
 
-def test_an_answer_of_broken_images_alone_is_not_kept(node: Node) -> None:
-    with Loopback(answering(http({"data": [encoded(b"junk")]}))) as server:
-        node.use(server.origin)
-        for _ in range(2):
-            with pytest.raises(UnusableAnswer, match="Running again asks for new images, which will be charged"):
-                node.draw()
-        assert len(server.requests) == 2
-
-
 def test_more_images_than_were_asked_for_are_left_out(node: Node) -> None:
     with Loopback(answering(http({"data": [encoded(png())] * 50}))) as server:
         node.use(server.origin)
@@ -218,39 +201,34 @@ def test_more_images_than_were_asked_for_are_left_out(node: Node) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "settings"),
+    ("first", "second", "settings", "posts"),
     [
-        ({"prompt": "another"}, {}),
-        ({"n": 2}, {}),
-        ({"size": "512x512"}, {}),
-        (image_and_mask(), {}),
-        ({}, {"OPENAI_API_KEY": "sk-another"}),
-        ({}, {"DALLE2_MODEL": "dall-e-2"}),
-        ({}, {"DALLE2_QUALITY": "high"}),
+        (image_and_mask(), image_and_mask(), {}, 1),
+        (image_and_mask(), image_and_mask(0.6), {}, 2),
+        ({}, image_and_mask(), {}, 2),
+        ({}, {"prompt": "another"}, {}, 2),
+        ({}, {"n": 2}, {}, 2),
+        ({}, {"size": "512x512"}, {}, 2),
+        ({}, {}, {"OPENAI_API_KEY": "sk-another"}, 2),
+        ({}, {}, {"DALLE2_MODEL": "dall-e-2"}, 2),
+        ({}, {}, {"DALLE2_QUALITY": "high"}, 2),
     ],
 )
 def test_only_the_same_call_gets_what_was_kept(
-    inputs: dict[str, Any], settings: dict[str, str], emulator: Emulator, node: Node
+    first: dict[str, Any],
+    second: dict[str, Any],
+    settings: dict[str, str],
+    posts: int,
+    emulator: Emulator,
+    node: Node,
 ) -> None:
     emulator.result = "url"
     emulator.fail(Fault("missing_picture"))
     with pytest.raises(UnusableAnswer):
-        node.draw()
+        node.draw(**first)
     for name, value in settings.items():
         node.set(name, value)
-    node.draw(**inputs)
-    assert len(emulator.posts) == 2
-
-
-@pytest.mark.parametrize(("first", "second", "posts"), [(0.5, 0.5, 1), (0.5, 0.6, 2)])
-def test_two_edits_are_the_same_when_their_pixels_are(
-    first: float, second: float, posts: int, emulator: Emulator, node: Node
-) -> None:
-    emulator.result = "url"
-    emulator.fail(Fault("missing_picture"))
-    with pytest.raises(UnusableAnswer):
-        node.draw(**image_and_mask(first))
-    node.draw(**image_and_mask(second))
+    node.draw(**second)
     assert len(emulator.posts) == posts
 
 
@@ -339,15 +317,6 @@ def test_after_a_cancel_no_further_image_is_asked_for(fault: str, emulator: Emul
     assert len(emulator.posts) == 1
 
 
-def test_a_cancel_between_two_tries_sends_nothing_more(emulator: Emulator, node: Node) -> None:
-    emulator.fail(Fault("unavailable", times=None))
-    node.at_pause = lambda seconds: node.last.cancelled.set()
-    with pytest.raises(CallCancelled):
-        node.draw()
-    assert len(emulator.posts) == 1
-    assert node.text.startswith("The server responded with 503, trying again in")
-
-
 def test_how_a_cancelled_call_has_failed_is_in_the_log(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     emulator.fail(Fault("drop_after", delay_s=0.1))
     asyncio.run(cancelled_when(lambda: len(emulator.posts) == 1))
@@ -356,9 +325,7 @@ def test_how_a_cancelled_call_has_failed_is_in_the_log(emulator: Emulator, caplo
     assert Charge.MAYBE.value in caplog.text
 
 
-def test_the_memory_of_an_answer_is_freed_when_the_whole_group_has_returned(
-    emulator: Emulator, cache: WatchedCache
-) -> None:
+def test_an_answer_is_freed_when_the_whole_group_has_returned(emulator: Emulator, cache: WatchedCache) -> None:
     async def as_list_input() -> list[bool]:
         calls = [
             asyncio.create_task(OpenAIDalle2().run(prompt=prompt, size="256x256", unique_id="1"))
@@ -375,13 +342,6 @@ def test_the_memory_of_an_answer_is_freed_when_the_whole_group_has_returned(
     wait_for(has_ended)
     gc.collect()
     assert [entry() for entry in cache.entries] == [None, None]
-
-
-def test_the_waits_are_shown_on_the_node(emulator: Emulator, node: Node) -> None:
-    emulator.fail(Fault("rate_limit", retry_after_s=4))
-    node.draw()
-    assert node.last.texts[:2] == ["Waiting for dall-e-2", "Rate limited, trying again in 4 seconds"]
-    assert node.waits == [4]
 
 
 # Without a server, where a moment has to be hit.
@@ -447,8 +407,15 @@ def client_backend(client: Client) -> Backend:
     return SD
 
 
-def refused(prompt: str) -> bytes:
-    raise ImagesApiError(f"no {prompt}")
+def refusing(refused: str) -> Client:
+    """A client that has an image for every prompt but one."""
+
+    def draw(prompt: str) -> bytes:
+        if prompt == refused:
+            raise ImagesApiError(f"no {prompt}")
+        return PNG
+
+    return Client(draw)
 
 
 def test_a_cancelled_call_decodes_nothing(cache: WatchedCache, caplog: pytest.LogCaptureFixture) -> None:
@@ -467,11 +434,14 @@ def test_a_cancelled_call_decodes_nothing(cache: WatchedCache, caplog: pytest.Lo
     assert result.is_reused and client.prompts == ["a"]
 
 
-def test_a_call_cancelled_when_its_images_are_there_is_no_success(cache: WatchedCache) -> None:
-    class CancelledAtLast(QuickCall):
-        def step(self, preview: Any) -> None:
-            self.cancelled.set()
+class CancelledAtLast(QuickCall):
+    """A call that is cancelled when its last image is there."""
 
+    def step(self, preview: Any) -> None:
+        self.cancelled.set()
+
+
+def test_a_call_cancelled_when_its_images_are_there_is_no_success(cache: WatchedCache) -> None:
     client = Client()
     with pytest.raises(CallCancelled):
         run(client, cache, call=CancelledAtLast(cache))
@@ -521,7 +491,7 @@ def test_all_that_is_kept_is_taken_before_anything_is_asked_for(
     prompts = list("abcdefgh")
     cache = WatchedCache(max_free_bytes=len(PNG) * (len(prompts) - 1))
     with pytest.raises(ImagesApiError, match="no h"):
-        run(Client(lambda prompt: refused(prompt) if prompt == "h" else PNG), cache, prompts)
+        run(refusing("h"), cache, prompts)
     other = cache.reserve("another call", threading.Event())
     other.answer = Answer(ImageRequest(prompt="x", model=None, n=1, size=""), (Picture(b64_json=bytes(len(PNG) * 6)),))
 
@@ -541,14 +511,14 @@ def test_of_a_batch_above_the_limit_the_next_run_pays_for_what_was_dropped(
 ) -> None:
     cache = WatchedCache(max_free_bytes=len(PNG) * 3)
     with pytest.raises(ImagesApiError, match="no f"):
-        run(Client(lambda prompt: refused(prompt) if prompt == "f" else PNG), cache, "abcdef")
+        run(refusing("f"), cache, "abcdef")
     assert len(caplog.records) == 2
     client = Client()
     run(client, cache, "abcdef")
     assert len(client.prompts) == 3
 
 
-def test_an_answer_that_comes_while_a_run_looks_for_it_is_not_paid_for_again() -> None:
+def test_an_answer_that_was_just_missed_is_not_paid_for_again() -> None:
     class JustMissed(WatchedCache):
         """The cancelled call gives its answer back right after another one has looked for it."""
 
@@ -561,9 +531,9 @@ def test_an_answer_that_comes_while_a_run_looks_for_it_is_not_paid_for_again() -
             return found
 
     cache = JustMissed()
-    call = QuickCall(cache)
+    call = CancelledAtLast(cache)
     call.group.join()
-    client = Client(lambda prompt: call.cancelled.set() or PNG)  # type: ignore[func-returns-value]
+    client = Client()
     with pytest.raises(CallCancelled):
         Generator(client, SD, ServerMemory(), cache, call).run(jobs("a"))
     cache.left = cache.in_use[0]
@@ -571,18 +541,28 @@ def test_an_answer_that_comes_while_a_run_looks_for_it_is_not_paid_for_again() -
     assert client.prompts == ["a"]
 
 
+def test_a_prompt_that_is_never_sent_leaves_nothing_in_the_cache(cache: WatchedCache) -> None:
+    def too_long(prompt: str) -> bytes:
+        raise PromptTooLong("too long")
+
+    with pytest.raises(PromptTooLong):
+        run(Client(too_long), cache, "abcdefgh")
+    gc.collect()
+    assert not any(entry() for entry in cache.entries)
+
+
 def test_equal_jobs_each_pay_for_their_own_and_wait_for_none(cache: WatchedCache) -> None:
     client = Client()
     assert len(run(client, cache, "aaa")) == 3
     assert client.prompts == ["a", "a", "a"]
     with pytest.raises(ImagesApiError):
-        run(Client(lambda prompt: refused(prompt) if prompt == "b" else PNG), cache, "ab")
+        run(refusing("b"), cache, "ab")
     assert [result.is_reused for result in run(client, cache, "aa")] == [True, False]
 
 
 def test_equal_jobs_of_a_cancelled_call_do_not_wait_for_themselves(cache: WatchedCache) -> None:
     with pytest.raises(ImagesApiError):
-        run(Client(lambda prompt: refused(prompt) if prompt == "b" else PNG), cache, "ab")
+        run(refusing("b"), cache, "ab")
     call = QuickCall(cache)
     call.cancelled.set()
     with pytest.raises(CallCancelled):
@@ -590,33 +570,12 @@ def test_equal_jobs_of_a_cancelled_call_do_not_wait_for_themselves(cache: Watche
     assert run(Client(), cache)[0].is_reused
 
 
-def test_a_job_that_is_never_sent_leaves_nothing_in_the_cache(cache: WatchedCache) -> None:
-    def too_long(prompt: str) -> bytes:
-        raise PromptTooLong("too long")
-
-    with pytest.raises(PromptTooLong):
-        run(Client(too_long), cache, "abcdefgh")
-    gc.collect()
-    assert [entry() for entry in cache.entries] == [None] * len(cache.entries)
-
-
-def test_a_batch_reports_what_failed_first() -> None:
-    cache = AnswerCache()
-
-    def fail_second(prompt: str) -> bytes:
-        if prompt == "1":
-            raise ImagesApiError("no 1")
-        return PNG
-
-    for _ in range(20):
-        with pytest.raises(ImagesApiError, match="no 1"):
-            run(Client(fail_second), cache, "123456789")
-
-
 def result(
     n: int = 1,
     came: int = 1,
     *,
+    channels: int = 3,
+    alpha: float = 1.0,
     model: str | None = "gpt-image-2",
     credits: float | None = None,
     is_reused: bool = False,
@@ -624,7 +583,9 @@ def result(
 ) -> Result:
     request = ImageRequest(prompt="a", model=model, n=n, size="256x256")
     job = Job(DalleRequest("dall-e-2", "a", n, (4, 4)))
-    return Result(job, torch.zeros(came, 4, 4, 3), Answer(request, (), credits), is_reused, lacks_quality)
+    images = torch.ones(came, 4, 4, channels)
+    images[..., 3:] = alpha
+    return Result(job, images, Answer(request, (), credits), is_reused, lacks_quality)
 
 
 @pytest.mark.parametrize(
@@ -662,21 +623,15 @@ def test_a_result_knows_that_the_server_rejected_the_quality(model: str, inputs:
     assert found.lacks_quality
 
 
-def part(channels: int, alpha: float = 1.0) -> Result:
-    images = torch.ones(1, 4, 4, channels)
-    images[..., 3:] = alpha
-    request = ImageRequest(prompt="a", model=None, n=1, size="")
-    return Result(Job(DalleRequest("dall-e-2", "a", 1, (4, 4))), images, Answer(request, ()), False, False)
-
-
 def test_a_batch_has_alpha_only_where_something_is_transparent() -> None:
-    assert as_batch([part(3), part(3)]).shape == (2, 4, 4, 3)
-    assert as_batch([part(3), part(4)]).shape == (2, 4, 4, 3)
-    assert as_batch([part(3), part(4, 0.5)]).shape == (2, 4, 4, 4)
-    assert (as_batch([part(3), part(4, 0.5)])[0, ..., 3] == 1).all()
+    plain, opaque, glass = result(), result(channels=4), result(channels=4, alpha=0.5)
+    assert as_batch([plain, plain]).shape == (2, 4, 4, 3)
+    assert as_batch([plain, opaque]).shape == (2, 4, 4, 3)
+    assert as_batch([plain, glass]).shape == (2, 4, 4, 4)
+    assert (as_batch([plain, glass])[0, ..., 3] == 1).all()
 
 
 def test_a_single_batch_is_handed_on_without_a_copy() -> None:
-    only = part(3)
+    only, opaque = result(), result(channels=4)
     assert as_batch([only]).data_ptr() == only.images.data_ptr()
-    assert as_batch([part(4)]).shape == (1, 4, 4, 3) and as_batch([part(4)]).is_contiguous()
+    assert as_batch([opaque]).shape == (1, 4, 4, 3) and as_batch([opaque]).is_contiguous()

@@ -111,18 +111,6 @@ def test_a_file_that_begins_with_a_byte_order_mark_is_read(files: SettingsFiles)
     assert key_of(read_settings(files)) == "sk-file"
 
 
-def test_the_files_are_read_for_every_call(files: SettingsFiles) -> None:
-    assert read_settings(files).backend == "comfy"
-    write(files, env="OPENAI_API_KEY=sk-1")
-    assert read_settings(files).backend == "openai"
-
-
-def test_a_dollar_sign_in_the_file_is_a_dollar_sign(files: SettingsFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTHER", "x")
-    write(files, env="OPENAI_API_KEY=sk-${OTHER}")
-    assert key_of(read_settings(files)) == "sk-${OTHER}"
-
-
 def test_a_file_in_another_encoding_is_reported(files: SettingsFiles) -> None:
     write(files, env="OPENAI_API_KEY=sk-secret-ü".encode("utf-16"))
     assert "UTF-8" in complaint(files)
