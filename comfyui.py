@@ -66,6 +66,7 @@ class Host:
             # ComfyUI shows the class with its module, which for a custom node is a path on the user's disk.
             raise (ValueError if isinstance(err, ValueError) else RuntimeError)(str(err)) from err
         finally:
+            outcome.cancel()  # an error that comes later is of no interest: asyncio would log it as a mistake
             if group.leave(context, delivered=delivered):
                 del self._groups[key]
 

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..api_client import Answer, ImagesClient
-from ..backends import GPT_IMAGE, Backend
+from ..backends import Backend
 from ..errors import CallCancelled, Charge, ImagesApiError, UnusableAnswer
 from ..image_codec import ImageError, decode_images, fit, open_image, to_image
-from ..models import Picture
+from ..models import ImageRequest, Picture
 from .answer_cache import AnswerCache, CachedAnswer
 from .call_context import CallContext
 from .fallback import Fallback, Job, ServerMemory
@@ -69,9 +69,9 @@ class Generator:
         paid = [self._paid_answer(key) for key in keys]
         failed = threading.Event()
 
-        def run_one(index: int) -> Result:
+        def run_one(index: int) -> Result | None:
             if failed.is_set() and paid[index] is None:
-                raise CallCancelled("Not asked for, because another image of the batch failed.")
+                return None  # and no error, which could come before the one that tells what failed
             try:
                 return self._run_one(jobs[index], keys[index], paid[index])
             except BaseException as err:
@@ -79,7 +79,10 @@ class Generator:
                 self._log_if_nobody_waits(err)
                 raise
 
-        return map_threads(run_one, range(len(jobs)), limit=MAX_CALLS_AT_ONCE)
+        results = map_threads(run_one, range(len(jobs)), limit=MAX_CALLS_AT_ONCE)
+        if self.call.cancelled.is_set():
+            raise CallCancelled("Cancelled when the images were there.")
+        return [result for result in results if result is not None]
 
     def _run_one(self, job: Job, key: str, entry: CachedAnswer | None) -> Result:
         if entry is None:
@@ -89,8 +92,13 @@ class Generator:
         if answer is None:
             fallback = Fallback(self.client, self.backend, self.memory.of(self.backend))
             answer = entry.answer = fallback.ask(job, self._show_model)
-        lacks_quality = answer.request.quality is None and self.backend.dialect(answer.request.model) is GPT_IMAGE
-        return Result(job, self._fetch(job, entry, answer), answer, entry.is_reused, lacks_quality)
+        return Result(
+            job, self._fetch(job, entry, answer), answer, entry.is_reused, self._lacks_quality(job, answer.request)
+        )
+
+    def _lacks_quality(self, job: Job, sent: ImageRequest) -> bool:
+        chosen = self.backend.request(sent.model, job.asked).quality
+        return chosen is not None and sent.quality is None
 
     def _key(self, job: Job) -> str:
         """What makes two calls the same: where they go, as whom, and what they ask. The seed is never sent."""
@@ -102,11 +110,12 @@ class Generator:
     def _paid_answer(self, key: str) -> CachedAnswer | None:
         """An answer to the same call that an earlier run left, or that a cancelled one is about to leave."""
         while True:
+            is_coming = self.cache.is_coming(key)  # looked at first: `checkout` then finds what comes in between
             entry = self.cache.checkout(key, self.call.cancelled)
             if entry is not None:
                 self.call.use(entry)
                 return entry
-            if not self.cache.is_coming(key):
+            if not is_coming:
                 return None
             self.call.begin("Waiting for the answer that was asked for before")
             self.call.pause(POLL_S)
@@ -115,7 +124,7 @@ class Generator:
 
     def _fetch(self, job: Job, entry: CachedAnswer, answer: Answer) -> Tensor:
         """Download, decode and restore every image that is available."""
-        pictures = answer.pictures
+        pictures = [picture for picture in answer.pictures if picture.b64_json or picture.url][: job.asked.n]
         images: dict[int, Image.Image | Tensor] = {}
         problems: dict[int, Exception] = {}
 
