@@ -101,15 +101,18 @@ class Fallback:
             yield from known
             return
         tried: list[str | None] = []
+        for model in self._in_order(original, known):
+            if model not in tried:
+                tried.append(model)
+                yield model
+
+    def _in_order(self, original: Original, known: tuple[str, ...]) -> Iterator[str | None]:
+        """What worked, what is known, what is listed; the list is asked for only when it comes to that."""
         if original in self._server.worked:
-            tried.append(self._server.worked[original])
-        tried += [model for model in known if model not in tried]
-        yield from tried
-        for listed in self._listed_candidates():
-            if listed not in tried:
-                tried.append(listed)
-                yield listed
-        if not self._backend.hosted and None not in tried:
+            yield self._server.worked[original]
+        yield from known
+        yield from self._listed_candidates()
+        if not self._backend.hosted:
             yield None  # a server that holds just one model uses it when none is named
 
     def _listed_candidates(self) -> Iterator[str]:
@@ -174,10 +177,10 @@ class Fallback:
             return None
         if request.size in FALLBACK_SIZES and (_names(err, "size") or request.size in err.detail.message):
             return "size"
-        sent = [name for name in OPTIONAL_FIELDS if name in request.fields()]
-        for name in sent:
-            if _names(err, name):
-                return name if name != "quality" or self._may_drop_quality(err) else None
+        sent = request.fields()
+        for name in OPTIONAL_FIELDS:
+            if name in sent and _names(err, name):
+                return None if name == "quality" and not self._may_drop_quality(err) else name
         return None
 
     def _may_drop_quality(self, err: StatusError) -> bool:

@@ -165,7 +165,10 @@ def edits_of(image: Tensor | None, mask: Tensor | None, side_px: int) -> list[Ed
         raise ValueError(
             f"There are {len(images)} images and {len(masks)} masks: give one mask, or one for each image."
         )
-    return [_checked_edit(images[i], masks[i % len(masks)], side_px) for i in range(len(images))]
+    edits: list[Edit] = []
+    for index, each in enumerate(images):
+        edits.append(_checked_edit(each, masks[index % len(masks)], side_px))
+    return edits
 
 
 def _batch(tensor: Tensor, rank: int, name: str) -> Tensor:
