@@ -102,11 +102,16 @@ class ImagesClient:
     def models(self) -> tuple[ModelEntry, ...]:
         """The models that the server lists. One try, with short timeouts. Raises ImagesApiError.
 
-        A name that is not one short printable line, or holds a key, is left out: it would be shown to the user.
+        A name that is not one short printable line, or holds a key, is left out: it could not be shown to the user.
         """
-        connect_s, read_s = (min(limit, LISTING_TIMEOUT_S) for limit in self._backend.timeouts_s)
-        request = replace(self._request("GET", "/models"), timeout_s=(connect_s, read_s), total_s=connect_s + read_s)
-        reply = self._transport.exchange(replace(request, limit_bytes=MAX_LISTING_BYTES))
+        connect_s, read_s = self._backend.timeouts_s
+        request = replace(
+            self._request("GET", "/models"),
+            timeout_s=(min(connect_s, LISTING_TIMEOUT_S), min(read_s, LISTING_TIMEOUT_S)),
+            total_s=2 * LISTING_TIMEOUT_S,
+            limit_bytes=MAX_LISTING_BYTES,
+        )
+        reply = self._transport.exchange(request)
         if not reply.is_success:
             raise self._status_error(reply)
         self._raise_unless_whole(reply, charge=Charge.NO)
@@ -114,7 +119,7 @@ class ImagesClient:
             listed = ModelList.model_validate_json(reply.body).data
         except ValueError:
             raise UnusableAnswer("The server's list of models cannot be read.") from None
-        return tuple(entry for entry in listed if self._shown(entry.id, MAX_NAME_CHARACTERS) == entry.id)
+        return tuple(entry for entry in listed if self._can_be_shown(entry.id))
 
     def download(self, url: str) -> bytes:
         """The image behind a URL of an answer. Raises ImagesApiError.
@@ -236,8 +241,8 @@ class ImagesClient:
         self._raise_unless_whole(reply, charge=Charge.PAID_BEFORE)
         return reply
 
-    def _shown(self, text: str, limit: int) -> str:
-        return shortened(self.hide(text), limit)
+    def _can_be_shown(self, name: str) -> bool:
+        return bool(name) and name == shortened(self.hide(name), MAX_NAME_CHARACTERS)
 
     def _id_line(self, reply: Reply) -> str:
         return self.hide(request_id_line(reply.headers))

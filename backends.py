@@ -60,7 +60,7 @@ DALL_E_2 = Dialect(
     transparent_edits=True,
 )
 DALL_E_3 = Dialect(sizes=frozenset({SQUARE, TALL, WIDE}), max_prompt_characters=4000)
-GPT_IMAGE = Dialect(sizes=frozenset({SQUARE, TALL, WIDE}), max_prompt_characters=32_000)
+GPT_IMAGE = Dialect(sizes=frozenset({SQUARE, TALL, WIDE}))
 ANY_MODEL = Dialect()
 
 # Asked for instead of a size that a server refuses by name: what gpt-image-1 had.
@@ -149,10 +149,9 @@ class Backend:
         dialect = self.dialect(model)
         limit = dialect.max_prompt_characters
         if limit is not None and len(asked.prompt) > limit:
-            another = "" if dialect is GPT_IMAGE else ", or set DALLE2_MODEL to another model that the server has"
             raise PromptTooLong(
-                f"The prompt has {len(asked.prompt)} characters, and {model} takes up to {limit}. Shorten it{another}. "
-                f"{Charge.NO.value}"
+                f"The prompt has {len(asked.prompt)} characters, and {model} takes up to {limit}. Shorten it, or set "
+                f"DALLE2_MODEL to another model that the server has. {Charge.NO.value}"
             )
         size = asked.size if not dialect.sizes or asked.size in dialect.sizes else dialect.default_size
         request = ImageRequest(prompt=asked.prompt, model=model, n=asked.n, size=f"{size[0]}x{size[1]}")
@@ -161,10 +160,10 @@ class Backend:
     def _optional_fields(self, dialect: Dialect, asked: DalleRequest) -> dict[str, str]:
         """The fields that a server may refuse by name; where a field is missing for the style, the prompt says it."""
         fields: dict[str, str] = {}
-        if dialect is not GPT_IMAGE or not self.hosted:  # it is refused there, and never needed
+        if not (self.hosted and dialect is GPT_IMAGE):  # which refuses it, and never needs it
             fields["response_format"] = "b64_json"
         if dialect is GPT_IMAGE:
-            fields["quality"] = GPT_QUALITY[asked.quality] if asked.quality else self.quality
+            fields["quality"] = GPT_QUALITY.get(asked.quality or "", self.quality)
             style = GPT_STYLE.get(asked.style or "")
             if style:
                 fields["prompt"] = f"{asked.prompt}\n\n{style}"
@@ -188,19 +187,23 @@ def choose_backend(settings: Settings, account: Account, *, comfy_api_base: str)
     Raises SettingsError where the key or account that it takes is missing.
     """
     if settings.backend == "comfy":
+        base_url = comfy_api_base.rstrip("/") + "/proxy/openai"
+        if not is_base_url(base_url):
+            raise SettingsError(f"ComfyUI was started with a --comfy-api-base that is no address. {Charge.NO.value}")
         headers = _account_headers(account)
         owner = _owner(account.token) if account.token else repr(headers)
-        return _backend(settings, comfy_api_base.rstrip("/") + "/proxy/openai", headers, account=owner, hosted=True)
+        return _backend(settings, base_url, headers, owner=owner, hosted=True)
     base_url = (settings.openai_base_url or OPENAI_URL).rstrip("/")
     host = server_host(settings)
     is_openai = is_openai_host(host)
     if is_openai and not settings.openai_api_key:
         raise SettingsError(NO_KEY)
-    # The variable is Azure's own; whoever has it for another program may still use OpenAI here.
-    is_azure = host.endswith(AZURE_DOMAINS) or (settings.openai_api_version is not None and not is_openai)
-    params = {"api-version": settings.openai_api_version or "preview"} if is_azure else {}
+    is_azure = host.endswith(AZURE_DOMAINS)
+    if settings.openai_api_version is not None and not is_openai:
+        is_azure = True  # the variable is Azure's own; whoever has it for another program may still use OpenAI here
     headers = _key_headers(settings, is_azure=is_azure)
-    return _backend(settings, base_url, headers, account=repr(headers), params=params, hosted=is_openai or is_azure)
+    params = {"api-version": settings.openai_api_version or "preview"} if is_azure else {}
+    return _backend(settings, base_url, headers, owner=repr(headers), params=params, hosted=is_openai or is_azure)
 
 
 def server_host(settings: Settings) -> str:
@@ -225,18 +228,16 @@ def _backend(
     base_url: str,
     headers: Mapping[str, str],
     *,
-    account: str,
+    owner: str,
     params: Mapping[str, str] | None = None,
     hosted: bool,
 ) -> Backend:
-    if not is_base_url(base_url):
-        raise SettingsError(f"ComfyUI was started with a --comfy-api-base that is no address. {Charge.NO.value}")
     is_fixed = settings.dalle2_model.lower() not in ("", "auto")
     return Backend(
         name=settings.backend,
         base_url=base_url,
         headers=headers,
-        account=sha256(account.encode()).hexdigest(),
+        account=sha256(owner.encode()).hexdigest(),
         params=params or {},
         fixed_model=settings.dalle2_model if is_fixed else None,
         quality=settings.dalle2_quality,

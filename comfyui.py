@@ -81,6 +81,7 @@ class Host:
             # ComfyUI shows the class with its module, which for a custom node is a path on the user's disk.
             raise (ValueError if isinstance(err, ValueError) else RuntimeError)(str(err)) from err
         finally:
+            outcome.cancel()  # an error that comes later is of no interest: asyncio would log it as a mistake
             if group.leave(context, delivered=delivered):
                 del self._groups[key]
 
@@ -179,7 +180,9 @@ def replace_built_in(node_id: str, node: type, display_name: str) -> None:
     nodes = _module("nodes")
     classes = getattr(nodes, "NODE_CLASS_MAPPINGS", {})
     built_in = classes.get(node_id)
-    if built_in is None or not built_in.__module__.startswith(BUILT_IN_PACKAGE):
+    # Not by `__module__`: ComfyUI loads its own nodes from their files, and names the modules by their paths.
+    origin = getattr(built_in, "RELATIVE_PYTHON_MODULE", "")
+    if not origin.startswith(BUILT_IN_PACKAGE):
         return
     classes[node_id] = node
     nodes.NODE_DISPLAY_NAME_MAPPINGS[node_id] = display_name

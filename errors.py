@@ -15,6 +15,7 @@ for connections. A few sentences are fixed by ComfyUI's frontend, which shows a 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -26,6 +27,8 @@ ADD_CREDITS = "Payment Required: Please add credits to your account to use this 
 
 # The only headers of an error that are kept: any other could repeat a key.
 USEFUL_HEADERS = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry")
+
+QUOTED_NAME = re.compile(r"""\s*(['"`])[^'"`]*\1""")
 
 
 class Charge(Enum):
@@ -102,8 +105,10 @@ class StatusError(ImagesApiError):
         """`rows` is the table to look the case up in."""
         self._row = matching_case(status_code, detail, rows or STATUS_CASES)
         super().__init__(self._row.says, charge=self._row.charge, is_transient=self._row.is_transient)
-        lower = {name.lower(): value for name, value in (headers or {}).items()}
-        self.headers = {name: lower[name] for name in USEFUL_HEADERS if name in lower}
+        self.headers: dict[str, str] = {}
+        for name, value in (headers or {}).items():
+            if name.lower() in USEFUL_HEADERS:
+                self.headers[name.lower()] = value
         self.status_code = status_code
         self.case = self._row.case
         self.detail = detail
@@ -140,6 +145,8 @@ def request_id_line(headers: Mapping[str, str]) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as a person would say them: "40 seconds", "10 minutes", "3 hours"."""
+    if seconds >= 365 * 86_400:
+        return "more than a year"
     for unit, length_s in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
         if seconds >= 2 * length_s:
             return f"{math.ceil(seconds / length_s)} {unit}s"
@@ -403,7 +410,8 @@ def matching_case(status: int, detail: ErrorDetail, rows: tuple[StatusCase, ...]
         if row.codes & codes or (is_about_model and row.case is Case.MODEL):
             return row
     text = detail.message.lower()
-    return next(row for row in possible if row.covers_text(text))
+    unnamed = QUOTED_NAME.sub("", text)  # "model 'x' not found" is the same as "model not found"
+    return next(row for row in possible if row.covers_text(text) or row.covers_text(unnamed))
 
 
 @dataclass(frozen=True)

@@ -9,26 +9,32 @@ Between the two, images are Pillow images with 8 bits a channel, mode RGB, or RG
 
 from __future__ import annotations
 
+import struct
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 MAX_PIXELS = 4096 * 4096  # of an image that comes in: twice the largest that OpenAI makes
 MAX_JPEG_SCANS = 100  # progressive files have about ten; each is a pass over the whole image, and takes its time
-MAX_PARTS = 10_000  # PNG chunks or JPEG segments; Pillow handles each in Python
+# Pillow handles each of these in Python.
+MAX_PNG_CHUNKS = 10_000  # some programs write one for each 8 kB
+MAX_JPEG_SEGMENTS = 250  # before the pixels; those with EXIF data are joined one by one
 MAX_DECODED_AT_ONCE = 4  # in the whole process: it bounds the memory of many downloads
 BAND_ROWS = 128  # are converted at a time: a whole image would be in memory twice meanwhile
 FORMATS = ("PNG", "JPEG", "WEBP")
+PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")  # those on which the pixels depend
+BARE_JPEG_MARKERS = {0xFF00, 0xFFC8, *range(0xFFD0, 0xFFDA), *range(0xFFF0, 0xFFFE)}  # no length follows these
 
 Pixels: TypeAlias = NDArray[np.uint8]  # [H,W,C]
 
@@ -95,14 +101,10 @@ def open_image(file: bytes) -> Image.Image:
     Raises ImageError for bytes that are no such image, and for one of more than `MAX_PIXELS`.
     """
     with _decoding, _opened(file) as opened:
-        if opened.mode.startswith("I"):
-            return Image.fromarray(_from_16_bits(np.asarray(opened, np.uint32))).convert("RGB")
-        mode = "RGBA" if opened.has_transparency_data else "RGB"
-        if _has_16_bits(opened):
-            image = _open_16_bits(file, mode)
-        else:
-            turned = ImageOps.exif_transpose(opened)
-            image = turned if turned.mode == mode else turned.convert(mode)
+        image = _open_16_bits(file, str(opened.tile[0][3])) if _has_16_bits(opened) else opened
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+        turned = _turned(image)
+        image = turned if turned.mode == mode else turned.convert(mode)
     is_opaque = mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255)
     return image.convert("RGB") if is_opaque else image
 
@@ -173,14 +175,12 @@ def _checked(tensor: Tensor, *, rank: int, name: str, expected: str) -> Tensor:
 
 
 @contextmanager
-def _opened(file: bytes) -> Iterator[Image.Image]:
+def _opened(file: bytes) -> Iterator[ImageFile]:
     """A file whose header was read and found acceptable; what goes wrong in the block, too, becomes ImageError."""
-    if file.startswith(b"\xff\xd8") and file.count(b"\xff\xda") > MAX_JPEG_SCANS:  # the marker "start of scan"
-        raise ImageError("A JPEG image came in so many passes that it would take hours to open.")
-    if _has_too_many_parts(file):
-        raise ImageError("An image came in so many parts that it would take minutes to open.")
+    if file.startswith(b"\xff\xd8"):
+        _check_jpeg(file)
     try:
-        with Image.open(BytesIO(file), formats=FORMATS) as opened:
+        with Image.open(_pixel_data(file), formats=FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise ImageError(f"An image of {opened.width}x{opened.height} pixels came, which is too large to open.")
             yield opened
@@ -192,43 +192,104 @@ def _opened(file: bytes) -> Iterator[Image.Image]:
         ) from err
 
 
-def _has_too_many_parts(file: bytes) -> bool:
-    """Whether the head of a file has more than `MAX_PARTS` PNG chunks or JPEG segments."""
-    if not file.startswith((b"\xff\xd8", b"\x89PNG")):
-        return False
-    is_jpeg = file.startswith(b"\xff\xd8")
-    position = 2 if is_jpeg else 8
-    for _ in range(MAX_PARTS):
-        part = file[position : position + 4]
-        if len(part) < 4 or part.startswith(b"\xff\xda"):  # the end, or a JPEG's pixels
-            return False
-        if not is_jpeg:
-            position += 12 + int.from_bytes(part, "big")
-        elif part[0] == 0xFF and part[1] not in (0x00, 0xFF):
-            position += 2 + int.from_bytes(part[2:], "big")
-        else:
-            position += 1  # padding, which Pillow skips byte by byte
-    return True
+def _check_jpeg(file: bytes) -> None:
+    """Refuse a JPEG file that would take minutes to open. Raises ImageError."""
+    if file.count(b"\xff\xda") > MAX_JPEG_SCANS:  # the marker "start of scan"
+        raise ImageError(f"A JPEG image with more than {MAX_JPEG_SCANS} scans came, which are too many to open.")
+    position = 2
+    for _ in range(MAX_JPEG_SEGMENTS):
+        position = _next_segment(file, position)
+        if position >= len(file):
+            return
+    raise ImageError(f"A JPEG image with more than {MAX_JPEG_SEGMENTS} segments came, which are too many to open.")
 
 
-def _has_16_bits(opened: Image.Image) -> bool:
-    return opened.format == "PNG" and any(str(tile[3]).endswith(";16B") for tile in getattr(opened, "tile", ()))
+def _next_segment(file: bytes, position: int) -> int:
+    """Where Pillow looks for the next JPEG marker; the end of the file where the pixels begin."""
+    marker = int.from_bytes(file[position : position + 2], "big")
+    if marker == 0xFFDA:
+        return len(file)
+    if marker < 0xFF00 or marker == 0xFFFF:
+        return position + 1  # Pillow skips padding and what is no marker byte by byte
+    if marker in BARE_JPEG_MARKERS:
+        return position + 2
+    length = int.from_bytes(file[position + 2 : position + 4], "big")  # of itself, too
+    return position + 2 + max(length, 2)
 
 
-def _open_16_bits(file: bytes, mode: str) -> Image.Image:
-    """A PNG with 16 bits a channel, rounded. Pillow keeps only the upper byte: the lower one is read like that, too."""
-    halves = []
-    for suffix in (";16B", ";16L"):  # big endian, as PNG has it, and little endian, which swaps the two
-        with Image.open(BytesIO(file), formats=("PNG",)) as opened:
-            codec, extents, offset, raw_mode = opened.tile[0]
-            opened.tile = [type(opened.tile[0])(codec, extents, offset, str(raw_mode).replace(";16B", suffix))]
-            halves.append(np.asarray(opened.convert(mode), np.uint32))
-    return Image.fromarray(_from_16_bits(halves[0] * 256 + halves[1]))
+def _pixel_data(file: bytes) -> BytesIO:
+    """What Pillow is to read: of a PNG no texts and no colour profile, since it would unpack all of them."""
+    if not file.startswith(b"\x89PNG"):
+        return BytesIO(file)
+    view = memoryview(file)
+    kept = [view[:8]]
+    start = 8
+    for _ in range(MAX_PNG_CHUNKS):
+        end = start + 12 + int.from_bytes(view[start : start + 4], "big")
+        if view[start + 4 : start + 8] in PNG_CHUNKS:
+            kept.append(view[start:end])
+        start = end
+        if start >= len(file):
+            return BytesIO(b"".join(kept))
+    raise ImageError(f"A PNG image with more than {MAX_PNG_CHUNKS} chunks came, which are too many to open.")
 
 
-def _from_16_bits(values: NDArray[np.uint32]) -> Pixels:
-    # Pillow would cut off what is above 255, not scale it.
-    return ((values + 128) // 257).astype(np.uint8)
+def _turned(image: Image.Image) -> Image.Image:
+    """A copy, turned as the EXIF data say; damaged ones say nothing, for the image may be paid for."""
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, struct.error):
+        return image.copy()
+
+
+def _has_16_bits(opened: ImageFile) -> bool:
+    return opened.format == "PNG" and any(str(tile[3]).endswith(";16B") for tile in opened.tile)
+
+
+def _open_16_bits(file: bytes, raw_mode: str) -> Image.Image:
+    """A PNG with 16 bits a channel, rounded to 8, which Pillow does not do."""
+    values, info = _read_16_bits(file, raw_mode)
+    key = info.pop("transparency", None)  # the value, or the colour, that is transparent
+    if key is not None:
+        is_hidden = (values == key).reshape(*values.shape[:2], -1).all(axis=2)
+    image = Image.fromarray(_rounded(values))
+    if key is not None:
+        image.putalpha(Image.fromarray(np.where(is_hidden, np.uint8(0), np.uint8(255))))
+    image.info = info
+    return image
+
+
+def _read_16_bits(file: bytes, raw_mode: str) -> tuple[NDArray[np.uint16], dict[Any, Any]]:
+    """The values `[H,W]` or `[H,W,C]`, and what else the file says."""
+    if raw_mode == "I;16B":
+        grey = _read_as(file, raw_mode)
+        return np.asarray(grey).astype(np.uint16), grey.info
+    if raw_mode == "LA;16B":
+        pairs = _read_as(file, "RGBA")  # both bytes of the grey, both of the alpha
+        return np.asarray(pairs).view(">u2").astype(np.uint16), pairs.info
+    # Of colours, Pillow keeps the upper bytes. The lower ones are the upper ones of the other byte order.
+    upper, lower = _read_as(file, raw_mode), _read_as(file, raw_mode.replace(";16B", ";16L"))
+    values = np.asarray(upper).astype(np.uint16)
+    values <<= 8
+    values |= np.asarray(lower)
+    return values, upper.info
+
+
+def _read_as(file: bytes, raw_mode: str) -> Image.Image:
+    """A PNG file whose rows Pillow takes for others than they are."""
+    with Image.open(_pixel_data(file), formats=("PNG",)) as opened:
+        opened.tile = [(*opened.tile[0][:3], raw_mode)]  # type: ignore[list-item]  # a plain tuple in older Pillows
+        opened.load()
+    return opened
+
+
+def _rounded(values: NDArray[np.uint16]) -> Pixels:
+    """0..65535 as 0..255, in place as far as that goes."""
+    np.minimum(values, 0xFFFF - 128, out=values)  # so that nothing overflows; all above it is 255 anyway
+    values += 128
+    values //= 257
+    return values.astype(np.uint8)
 
 
 def _as_bytes(values: NDArray[np.float32]) -> Pixels:

@@ -148,20 +148,28 @@ class ErrorDetail(Wire):
         except (ValueError, RecursionError):
             words = {"message": _text_of(body)}
         words["message"] = _without_prompt(words["message"], prompt)
-        return cls(**{name: shortened(hide(text)) for name, text in words.items()})
+        return cls(
+            message=shortened(hide(words.get("message", ""))),
+            type=shortened(hide(words.get("type", ""))),
+            code=shortened(hide(words.get("code", ""))),
+            param=shortened(hide(words.get("param", ""))),
+        )
 
 
 def _words_of(answer: object) -> dict[str, str]:
     outer = answer if isinstance(answer, dict) else {"detail": answer}
     inner = outer.get("error")
     fields = inner if isinstance(inner, dict) else outer
-    words = {name: fields.get(name) for name in ("message", "type", "code", "param")}
-    if not words["message"]:
+    message = fields.get("message")
+    if not message:
         detail = outer.get("detail")
         if isinstance(detail, list):
             return _words_of_fastapi(detail)
-        words["message"] = detail or inner
-    return {name: _as_text(value) for name, value in words.items()}
+        message = detail or inner
+    words = {"message": _as_text(message)}
+    for name in ("type", "code", "param"):
+        words[name] = _as_text(fields.get(name))
+    return words
 
 
 def _words_of_fastapi(problems: list[object]) -> dict[str, str]:
@@ -173,19 +181,26 @@ def _words_of_fastapi(problems: list[object]) -> dict[str, str]:
             place = problem.get("loc")
             parts = [str(part) for part in place] if isinstance(place, list) else []
             params.extend(parts[-1:])
-            messages.append(f"{'.'.join(parts)}: {_as_text(problem.get('msg'))}")
+            messages.append(": ".join(filter(None, [".".join(parts), _as_text(problem.get("msg"))])))
         else:
             messages.append(_as_text(problem))
-    return {"message": "; ".join(messages), "param": params[0] if params else ""}
+    return {"message": "; ".join(filter(None, messages)), "param": params[0] if params else ""}
 
 
 def _without_prompt(message: str, prompt: str) -> str:
-    """The message without the prompt, plain or escaped as in JSON, where it stands as words of its own."""
-    spellings = {prompt, json.dumps(prompt)[1:-1], json.dumps(prompt, ensure_ascii=False)[1:-1]}
-    for spelling in sorted(spellings, key=len, reverse=True):
-        if spelling.strip() and spelling in message:
+    """The message without the prompt, however it is escaped, where it stands as words of its own."""
+    for spelling in _spellings(prompt.strip()):
+        if spelling and spelling in message:
             message = re.sub(rf"(?<!\w){re.escape(spelling)}(?!\w)", "…", message)
     return message
+
+
+def _spellings(prompt: str) -> list[str]:
+    """A text plain, as JSON and Python write it, and in JSON inside of JSON, as gateways pass it on; longest first."""
+    spellings = {prompt}
+    for escaped in (json.dumps(prompt)[1:-1], json.dumps(prompt, ensure_ascii=False)[1:-1], repr(prompt)[1:-1]):
+        spellings |= {escaped, json.dumps(escaped)[1:-1]}
+    return sorted(spellings, key=len, reverse=True)
 
 
 def _as_text(value: object) -> str:

@@ -263,8 +263,8 @@ class OpenAIDalle3(DalleNode):
 
     OUTPUT_TOOLTIPS = ("The image.",)
     DESCRIPTION = (
-        "Makes an image from a prompt, as DALL·E 3 did. OpenAI has shut that model down; one of today replaces it. Runs "
-        "with your Comfy.org account, your own OpenAI key, or any server that speaks the OpenAI Images API."
+        "Makes an image from a prompt, as DALL·E 3 did. OpenAI has shut that model down; one of today replaces it. "
+        "Runs with your Comfy.org account, your own OpenAI key, or any server that speaks the OpenAI Images API."
     )
     SEARCH_ALIASES: ClassVar[list[str]] = ["DALL-E", "dalle", "OpenAI", "gpt-image"]
 

@@ -271,7 +271,7 @@ def both_sides(folder: Path, **env: str) -> Iterator[tuple[ComfyUI, ComfyUI, str
         stack.callback(server.stop)
         server.start(["-m", "development.bench", "--serve", str(port)], f"{url}/calls", 30)
         account = ["--comfy-api-base", url]
-        theirs = ComfyUI(folder / "theirs", env=env, args=account, api_nodes=True, package=None)
+        theirs = ComfyUI(folder / "theirs", env=env, args=account, package=None)
         ours = ComfyUI(folder / "ours", env=env)
         for comfyui in (theirs, ours):
             stack.enter_context(comfyui)

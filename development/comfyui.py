@@ -44,7 +44,7 @@ class QueueRefused(RuntimeError):
 
 
 class ComfyUI:
-    """Starts ComfyUI on entry to a `with` block and stops it on exit.
+    """Starts ComfyUI on entry to a `with` block, as users start it on a computer without a GPU; stops it on exit.
 
     `env` is added to the environment, `args` to the command line. `package` is the checkout that is copied
     into custom_nodes; None for a ComfyUI without it. `port` 0 stands for any free one.
@@ -56,7 +56,6 @@ class ComfyUI:
         *,
         env: Mapping[str, str] | None = None,
         args: Sequence[str] = (),
-        api_nodes: bool = False,
         package: Path | None = ROOT,
         output_dir: Path | None = None,
         port: int = 0,
@@ -67,7 +66,7 @@ class ComfyUI:
         self.port = port or free_port()
         self.url = f"http://{HOST}:{self.port}"
         self._package = package
-        self._args = [*args] if api_nodes else ["--disable-api-nodes", *args]
+        self._args = args
         child_env = child_environment(os.environ, env or {})
         self._program = Program("ComfyUI", Path(sys.executable), self.base_dir, child_env)
         self.log_file = self._program.log_file

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..api_client import Answer
@@ -54,9 +55,16 @@ class AnswerCache:
     be) or `checkin` (the next run may have it).
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, max_age_s: float = MAX_AGE_S) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        max_age_s: float = MAX_AGE_S,
+        max_free_bytes: int = MAX_FREE_BYTES,
+    ) -> None:
         self._clock = clock
         self._max_age_s = max_age_s
+        self._max_free_bytes = max_free_bytes
         self._lock = threading.Lock()
         self._entries: list[CachedAnswer] = []  # oldest first
         self._timer: threading.Timer | None = None
@@ -82,8 +90,10 @@ class AnswerCache:
     def is_coming(self, key: str) -> bool:
         """Whether a call that was cancelled still waits for the same answer, or is about to give it back."""
         with self._lock:
-            users = [entry.user for entry in self._entries if entry.key == key]
-        return any(user is not None and user.is_set() for user in users)
+            for entry in self._entries:
+                if entry.key == key and entry.user is not None and entry.user.is_set():
+                    return True
+        return False
 
     def checkin(self, entry: CachedAnswer) -> None:
         """The caller is done with an entry whose images were not delivered."""
@@ -114,20 +124,25 @@ class AnswerCache:
 
     def _drop_excess(self) -> None:
         free = self._free()
-        excess = sum(entry.size_bytes for entry in free) - MAX_FREE_BYTES
+        excess = sum(entry.size_bytes for entry in free) - self._max_free_bytes
         for entry in free:
             if excess <= 0:
                 return
             excess -= entry.size_bytes
             self._entries.remove(entry)
-            log.warning("A paid answer was dropped: more than %d MiB of them wait.", MAX_FREE_BYTES // 2**20)
+            log.warning("A paid answer was dropped: more than %d MiB of them wait.", self._max_free_bytes // 2**20)
 
     def _start_timer(self) -> None:
         """See to it that memory is given back after `max_age_s`, whether or not the node runs again."""
-        if self._timer is None and self._free():
-            self._timer = threading.Timer(self._max_age_s, self._on_timer)
-            self._timer.daemon = True
-            self._timer.start()
+        free = self._free()
+        if self._timer is not None or not free:
+            return
+        oldest_s = min(entry.kept_since_s for entry in free)
+        timer = threading.Timer(max(0.0, oldest_s + self._max_age_s - self._clock()), self._on_timer)
+        timer.daemon = True
+        with suppress(RuntimeError):  # there are too many threads: the next answer that is kept starts one
+            timer.start()
+            self._timer = timer
 
     def _on_timer(self) -> None:
         with self._lock:

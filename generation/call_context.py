@@ -30,7 +30,7 @@ class CallGroup:
         self._done = 0
         self._active = 0
         self._has_failed = False
-        self._left: list[CallContext] = []
+        self._returned: list[CallContext] = []
 
     @property
     def seconds(self) -> float:
@@ -54,17 +54,23 @@ class CallGroup:
             self._active += 1
 
     def leave(self, call: CallContext, *, delivered: bool) -> bool:
-        """A call has ended for the node. The last one decides for all; returns whether it was the last."""
+        """A call has ended for the node; returns whether it was the last.
+
+        A result that was returned counts once all calls have ended. The answers of a failed call are free at once:
+        another call of the group may be waiting for one of them.
+        """
         if not delivered:
-            call.cancelled.set()
+            call.settle(delivered=False)
         with self.lock:
             self._active -= 1
-            self._has_failed = self._has_failed or not delivered
-            self._left.append(call)
+            if delivered:
+                self._returned.append(call)
+            else:
+                self._has_failed = True
             if self._active:
                 return False
-            left, self._left = self._left, []
-        for each in left:
+            returned, self._returned = self._returned, []
+        for each in returned:
             each.settle(delivered=not self._has_failed)
         return True
 

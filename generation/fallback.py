@@ -43,7 +43,7 @@ class Server:
     """
 
     worked: dict[Original, str | None] = field(default_factory=dict)
-    rejected: dict[str | None, set[str]] = field(default_factory=dict)
+    rejected: dict[str | None, frozenset[str]] = field(default_factory=dict)
     listed: tuple[ModelEntry, ...] | None = None
 
 
@@ -73,7 +73,7 @@ class Fallback:
         that takes no prompt of that length: the next one is asked. Raises ImagesApiError, and PromptTooLong.
         """
         missing: dict[str, StatusError] = {}
-        too_long: PromptTooLong | None = None
+        too_long: dict[str | None, PromptTooLong] = {}
         latest_s = time.monotonic() + MAX_ELAPSED_S
         for model in self._candidates(job.asked.original):
             if missing and time.monotonic() > latest_s:
@@ -82,16 +82,17 @@ class Fallback:
             try:
                 answer = self._ask_model(job, model)
             except PromptTooLong as err:
-                too_long = err
+                too_long[model] = err
             except StatusError as err:
                 if not _is_about_missing_model(err, was_last=model is None and bool(missing)):
                     raise
                 missing[model or "no model named"] = err
             else:
-                if too_long is None:  # a shorter prompt starts with the first model again
+                # A shorter prompt starts with the first model again, and `auto` with its own.
+                if not too_long and self._backend.fixed_model is None:
                     self._server.worked[job.asked.original] = model
                 return answer
-        raise too_long or self._missing_model_error(missing)
+        raise self._no_answer_error(missing, too_long)
 
     def _candidates(self, original: Original) -> Iterator[str | None]:
         """The models to try in turn, none of them twice."""
@@ -100,15 +101,18 @@ class Fallback:
             yield from known
             return
         tried: list[str | None] = []
+        for model in self._in_order(original, known):
+            if model not in tried:
+                tried.append(model)
+                yield model
+
+    def _in_order(self, original: Original, known: tuple[str, ...]) -> Iterator[str | None]:
+        """What worked, what is known, what is listed; the list is asked for only when it comes to that."""
         if original in self._server.worked:
-            tried.append(self._server.worked[original])
-        tried += [model for model in known if model not in tried]
-        yield from tried
-        for listed in self._listed_candidates():
-            if listed not in tried:
-                tried.append(listed)
-                yield listed
-        if not self._backend.hosted and None not in tried:
+            yield self._server.worked[original]
+        yield from known
+        yield from self._listed_candidates()
+        if not self._backend.hosted:
             yield None  # a server that holds just one model uses it when none is named
 
     def _listed_candidates(self) -> Iterator[str]:
@@ -126,7 +130,7 @@ class Fallback:
 
     def _ask_model(self, job: Job, model: str | None) -> Answer:
         """Ask one model, again without each optional field and size that the server refuses by name."""
-        known = self._server.rejected.setdefault(model, set())
+        known = self._server.rejected.get(model, frozenset())
         request = self._backend.request(model, job.asked)
         for known_name in known:
             request = request.replacing(known_name, None)
@@ -144,7 +148,8 @@ class Fallback:
                     rejected.add(name)
                     request = request.replacing(name, None)
             else:
-                known |= rejected  # only now: an error that was misread would have come again
+                if rejected:  # remembered only now: an error that was misread would have come again
+                    self._server.rejected[model] = known | rejected
                 return answer
 
     def _send(self, job: Job, request: ImageRequest) -> Answer:
@@ -172,10 +177,10 @@ class Fallback:
             return None
         if request.size in FALLBACK_SIZES and (_names(err, "size") or request.size in err.detail.message):
             return "size"
-        sent = [name for name in OPTIONAL_FIELDS if name in request.fields()]
-        for name in sent:
-            if _names(err, name):
-                return name if name != "quality" or self._may_drop_quality(err) else None
+        sent = request.fields()
+        for name in OPTIONAL_FIELDS:
+            if name in sent and _names(err, name):
+                return None if name == "quality" and not self._may_drop_quality(err) else name
         return None
 
     def _may_drop_quality(self, err: StatusError) -> bool:
@@ -185,24 +190,40 @@ class Fallback:
 
     def _listed(self) -> tuple[ModelEntry, ...]:
         """The server's own list of models, empty where it has none to show."""
-        if self._server.listed is None:
+        listed = self._server.listed
+        if listed is None:
             try:
-                self._server.listed = self._client.models()
+                listed = self._client.models()
             except ImagesApiError as err:
                 if err.is_transient:
                     return ()  # not for good: it is asked again the next time
-                self._server.listed = ()
-        return self._server.listed
+                listed = ()
+            self._server.listed = listed
+        return listed
 
-    def _missing_model_error(self, missing: dict[str, StatusError]) -> StatusError:
-        """The error for a server that has none of the models: what was asked for, and what it has."""
-        error = next(iter(missing.values()))
-        error.note = f"Asked for: {', '.join(missing)}."
+    def _no_answer_error(
+        self, missing: dict[str, StatusError], too_long: dict[str | None, PromptTooLong]
+    ) -> StatusError | PromptTooLong:
+        """The error for a job that no model takes.
+
+        The length of the prompt is the reason unless the server's list shows that it does not have such a model.
+        """
         has = [entry.id for entry in self._server.listed or ()]
-        if has:
-            more = ", ..." if len(has) > MAX_MODELS_NAMED else ""
-            error.note += f" It has: {', '.join(has[:MAX_MODELS_NAMED])}{more}."
-        return error
+        self._server.listed = None  # the user may add a model before the next run
+        for model, error in too_long.items():
+            if not missing or not has or model in has:
+                return error
+        return _missing_model_error(missing, has)
+
+
+def _missing_model_error(missing: dict[str, StatusError], has: list[str]) -> StatusError:
+    """The error for a server that has none of the models: what was asked for, and what it has."""
+    error = next(iter(missing.values()))
+    error.note = f"Asked for: {', '.join(missing)}."
+    if has:
+        more = ", ..." if len(has) > MAX_MODELS_NAMED else ""
+        error.note += f" It has: {', '.join(has[:MAX_MODELS_NAMED])}{more}."
+    return error
 
 
 def _is_about_missing_model(err: StatusError, *, was_last: bool) -> bool:
@@ -211,8 +232,13 @@ def _is_about_missing_model(err: StatusError, *, was_last: bool) -> bool:
 
 
 def _names(err: StatusError, field_name: str) -> bool:
-    """Whether an error names a field: as its `param`, in quotation marks, or as the first word of its message."""
+    """Whether an error names a field: as its `param`, in quotation marks, or as the first word of its message.
+
+    `response_format` counts anywhere: nobody writes it in a sentence about something else.
+    """
     if err.detail.param == field_name:
+        return True
+    if field_name == "response_format" and field_name in err.detail.message:
         return True
     pattern = rf"(?:^|['\"`]){field_name}(?:['\"`]| must\b| is\b)"
     return re.search(pattern, err.detail.message, re.IGNORECASE) is not None

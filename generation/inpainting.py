@@ -119,27 +119,18 @@ class Edit:
     @cached_property
     def _prepared(self) -> _Prepared:
         pixels = to_image(self.image)
+        colour = pixels if pixels.mode == "RGB" else pixels.convert("RGB")
+        sent = colour.resize(self._sent_size, Image.Resampling.BICUBIC)
+        sent_mask = _scaled_mask(self.mask, self._sent_size)
         width, height = self.size
         if self.mask.shape == (height, width):
-            old = self.image[None]
+            old, mask = self.image[None], self.mask
+        elif self.size == self._sent_size and colour is pixels:
+            old, mask = decode_images([sent]), sent_mask  # a large image is scaled once for both uses
         else:
             old = decode_images([pixels.resize(self.size, Image.Resampling.BICUBIC)])
-        square, square_mask = self._squares(pixels)
-        return _Prepared(square, square_mask, old, _scaled_mask(self.mask, self.size))
-
-    def _squares(self, pixels: Image.Image) -> tuple[Image.Image, Tensor]:
-        """The image (RGB) and its mask `[S,S]` as they are sent, padded to a square by repeating their edges."""
-        size = self._sent_size
-        colour = pixels if pixels.mode == "RGB" else pixels.convert("RGB")
-        image = colour.resize(size, Image.Resampling.BICUBIC)
-        mask = _scaled_mask(self.mask, size)
-        if size[0] == size[1]:
-            return image, mask
-        left, top = _padding(size)
-        right, bottom = max(size) - size[0] - left, max(size) - size[1] - top
-        pixels_padded = np.pad(np.asarray(image), ((top, bottom), (left, right), (0, 0)), mode="edge")
-        mask_padded = np.pad(mask.numpy(), ((top, bottom), (left, right)), mode="edge")
-        return Image.fromarray(pixels_padded), torch.from_numpy(mask_padded)
+            mask = _scaled_mask(self.mask, self.size)
+        return _Prepared(*_padded_to_square(sent, sent_mask), old, mask)
 
     def _inner_box(self, square_px: int) -> tuple[float, float, float, float]:
         """Where the image lies inside a square of that side: left, top, right, bottom."""
@@ -174,7 +165,10 @@ def edits_of(image: Tensor | None, mask: Tensor | None, side_px: int) -> list[Ed
         raise ValueError(
             f"There are {len(images)} images and {len(masks)} masks: give one mask, or one for each image."
         )
-    return [_checked_edit(images[i], masks[i % len(masks)], side_px) for i in range(len(images))]
+    edits: list[Edit] = []
+    for index, each in enumerate(images):
+        edits.append(_checked_edit(each, masks[index % len(masks)], side_px))
+    return edits
 
 
 def _batch(tensor: Tensor, rank: int, name: str) -> Tensor:
@@ -215,6 +209,18 @@ def _scaled_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     if mask.shape == (height, width):
         return mask
     return interpolate(mask[None, None], (height, width), mode="area")[0, 0]
+
+
+def _padded_to_square(image: Image.Image, mask: Tensor) -> tuple[Image.Image, Tensor]:
+    """An image (RGB) and its mask `[H,W]`, padded by repeating their edges."""
+    width, height = image.size
+    if width == height:
+        return image, mask
+    left, top = _padding(image.size)
+    rows = top, max(image.size) - height - top
+    columns = left, max(image.size) - width - left
+    pixels = np.pad(np.asarray(image), (rows, columns, (0, 0)), mode="edge")
+    return Image.fromarray(pixels), torch.from_numpy(np.pad(mask.numpy(), (rows, columns), mode="edge"))
 
 
 def _padding(size: tuple[int, int]) -> tuple[int, int]:

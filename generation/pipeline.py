@@ -10,16 +10,17 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ..api_client import Answer, ImagesClient
-from ..backends import GPT_IMAGE, Backend
+from ..backends import Backend
 from ..errors import CallCancelled, Charge, ImagesApiError, UnusableAnswer
 from ..image_codec import ImageError, decode_images, fit, open_image, to_image
-from ..models import Picture
+from ..models import ImageRequest, Picture
 from .answer_cache import AnswerCache, CachedAnswer
 from .call_context import CallContext
 from .fallback import Fallback, Job, ServerMemory
@@ -69,9 +70,9 @@ class Generator:
         paid = [self._paid_answer(key) for key in keys]
         failed = threading.Event()
 
-        def run_one(index: int) -> Result:
+        def run_one(index: int) -> Result | None:
             if failed.is_set() and paid[index] is None:
-                raise CallCancelled("Not asked for, because another image of the batch failed.")
+                return None  # and no error, which could come before the one that tells what failed
             try:
                 return self._run_one(jobs[index], keys[index], paid[index])
             except BaseException as err:
@@ -79,7 +80,10 @@ class Generator:
                 self._log_if_nobody_waits(err)
                 raise
 
-        return map_threads(run_one, range(len(jobs)), limit=MAX_CALLS_AT_ONCE)
+        results = map_threads(run_one, range(len(jobs)), limit=MAX_CALLS_AT_ONCE)
+        if self.call.cancelled.is_set():
+            raise CallCancelled("Cancelled when the images were there.")
+        return [result for result in results if result is not None]
 
     def _run_one(self, job: Job, key: str, entry: CachedAnswer | None) -> Result:
         if entry is None:
@@ -89,8 +93,12 @@ class Generator:
         if answer is None:
             fallback = Fallback(self.client, self.backend, self.memory.of(self.backend))
             answer = entry.answer = fallback.ask(job, self._show_model)
-        lacks_quality = answer.request.quality is None and self.backend.dialect(answer.request.model) is GPT_IMAGE
-        return Result(job, self._fetch(job, entry, answer), answer, entry.is_reused, lacks_quality)
+        images = self._fetch(job, entry, answer)
+        return Result(job, images, answer, entry.is_reused, self._lacks_quality(job, answer.request))
+
+    def _lacks_quality(self, job: Job, sent: ImageRequest) -> bool:
+        chosen = self.backend.request(sent.model, job.asked).quality
+        return chosen is not None and sent.quality is None
 
     def _key(self, job: Job) -> str:
         """What makes two calls the same: where they go, as whom, and what they ask. The seed is never sent."""
@@ -102,11 +110,12 @@ class Generator:
     def _paid_answer(self, key: str) -> CachedAnswer | None:
         """An answer to the same call that an earlier run left, or that a cancelled one is about to leave."""
         while True:
+            is_coming = self.cache.is_coming(key)  # looked at first: `checkout` then finds what comes in between
             entry = self.cache.checkout(key, self.call.cancelled)
             if entry is not None:
                 self.call.use(entry)
                 return entry
-            if not self.cache.is_coming(key):
+            if not is_coming:
                 return None
             self.call.begin("Waiting for the answer that was asked for before")
             self.call.pause(POLL_S)
@@ -115,7 +124,7 @@ class Generator:
 
     def _fetch(self, job: Job, entry: CachedAnswer, answer: Answer) -> Tensor:
         """Download, decode and restore every image that is available."""
-        pictures = answer.pictures
+        pictures = [picture for picture in answer.pictures if picture.b64_json or picture.url][: job.asked.n]
         images: dict[int, Image.Image | Tensor] = {}
         problems: dict[int, Exception] = {}
 
@@ -193,8 +202,7 @@ class Generator:
         self.call.begin(f"Waiting for {model or 'the server'}")
 
     def _show_download(self, pictures: Sequence[Picture], *, done: int) -> None:
-        has_urls = any(not picture.b64_json for picture in pictures)
-        if has_urls and done < len(pictures):
+        if done < len(pictures) and not pictures[done].b64_json:
             self.call.begin(f"Downloading {done + 1} of {len(pictures)}")
 
     def _log_if_nobody_waits(self, err: BaseException) -> None:
@@ -209,21 +217,34 @@ def as_batch(results: Sequence[Result]) -> Tensor:
 
 def summary(calls: Sequence[Sequence[Result]], seconds: float) -> str:
     """What the user should know of what a node's calls have made, in one line."""
-    results = [result for call in calls for result in call]
-    asked = sum(result.job.asked.n for result in results)
-    came = sum(len(result.images) for result in results)
-    pictures = f"{came} picture{'s' if came != 1 else ''}" if came == asked else f"{came} of {asked} pictures"
-    models = sorted({result.answer.request.model or "the server's model" for result in results})
-    phrases = [pictures, " and ".join(models), f"{seconds:.1f} s"]
-    credits = sum(result.answer.credits or 0 for result in results if not result.is_reused)
+    asked = came = reused = 0
+    credits = 0.0
+    models: set[str] = set()
+    lacks_quality = False
+    for result in chain.from_iterable(calls):
+        count = len(result.images)
+        asked += result.job.asked.n
+        came += count
+        models.add(result.answer.request.model or "the server's model")
+        lacks_quality = lacks_quality or result.lacks_quality
+        if result.is_reused:
+            reused += count
+        else:
+            credits += result.answer.credits or 0
+    phrases = [_counted(came, asked), " and ".join(sorted(models)), f"{seconds:.1f} s"]
     if credits:
         phrases.append(f"{credits:g} credits")
-    reused = sum(len(result.images) for result in results if result.is_reused)
     if reused:
         phrases.append(f"{reused} paid for before")
-    if any(result.lacks_quality for result in results):
+    if lacks_quality:
         phrases.append("the server takes no quality")
     return " · ".join(phrases)
+
+
+def _counted(came: int, asked: int) -> str:
+    if came != asked:
+        return f"{came} of {asked} pictures"
+    return "1 picture" if came == 1 else f"{came} pictures"
 
 
 def _preview(image: Image.Image | Tensor) -> Image.Image:
@@ -237,13 +258,24 @@ def _preview(image: Image.Image | Tensor) -> Image.Image:
 
 
 def _as_tensor(images: Sequence[Image.Image | Tensor]) -> Tensor:
-    tensors = [image for image in images if isinstance(image, Tensor)]
-    if tensors:
-        return _joined(tensors)
-    return decode_images([image for image in images if isinstance(image, Image.Image)])
+    """The images of one job: tensors of an edit, Pillow images otherwise."""
+    opened: list[Image.Image | bytes] = []
+    tensors: list[Tensor] = []
+    for image in images:
+        if isinstance(image, Tensor):
+            tensors.append(image)
+        else:
+            opened.append(image)
+    return _joined(tensors) if tensors else decode_images(opened)
 
 
 def _joined(batches: Sequence[Tensor]) -> Tensor:
-    has_alpha = any(batch.shape[-1] == 4 and (batch[..., 3] < 1).any() for batch in batches)
+    """One batch of several, with alpha if some image of them is transparent."""
+    has_alpha = False
+    for batch in batches:
+        if batch.shape[-1] == 4 and (batch[..., 3] < 1).any():
+            has_alpha = True
     uniform = [with_alpha(batch) if has_alpha else batch[..., :3] for batch in batches]
-    return torch.cat(uniform) if len(uniform) > 1 else uniform[0].contiguous()  # cat would copy a single one, too
+    if len(uniform) == 1:
+        return uniform[0].contiguous()  # cat would copy a single one, too
+    return torch.cat(uniform)

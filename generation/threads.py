@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 X = TypeVar("X")
@@ -31,11 +32,15 @@ def map_threads(work: Callable[[X], Y], items: Sequence[X], *, limit: int) -> li
             except BaseException as err:
                 errors[index] = err
                 if not isinstance(err, Exception):  # Ctrl-C in plain Python: nothing more is begun
-                    waiting.clear()
+                    with lock:
+                        waiting.clear()
 
-    helpers = [threading.Thread(target=work_through, daemon=True) for _ in range(min(limit, len(items)) - 1)]
-    for helper in helpers:
-        helper.start()
+    helpers: list[threading.Thread] = []
+    with suppress(RuntimeError):  # there are too many threads already: fewer do the work
+        for _ in range(min(limit, len(items)) - 1):
+            helper = threading.Thread(target=work_through, daemon=True)
+            helper.start()
+            helpers.append(helper)
     work_through()
     for helper in helpers:
         helper.join()

@@ -5,6 +5,7 @@ What `requests` raises becomes an error of `errors.py` that says whether the req
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import logging
 import socket
@@ -12,6 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -96,12 +98,28 @@ class _InFlight:
     """What is known of a request while it is under way."""
 
     request: Request
+    expires_at: float
     sent: bool = False
-    expires_at: float = 0.0
+    sock: Any = None
 
     @property
     def expired(self) -> bool:
         return time.monotonic() > self.expires_at
+
+    def go_out(self, sock: Any) -> None:
+        """From here on the server may receive the request. Raises TimeoutError where it must not go out any more.
+
+        `sent` comes first: whoever gives up at the deadline then never takes a request for unsent that is sent later.
+        """
+        self.sent = True
+        if self.expired:
+            raise TimeoutError
+        self.sock = sock
+
+    def hang_up(self) -> None:
+        """Break the connection: the thread that waits for the server ends."""
+        with contextlib.suppress(OSError, AttributeError):  # closed already, or never there
+            self.sock.shutdown(socket.SHUT_RDWR)
 
 
 # urllib3 makes connections by itself, in the thread of the request: this is how one finds the request it is for.
@@ -127,20 +145,17 @@ class _Noting:
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
         in_flight: _InFlight = _current.in_flight
-        in_flight.sent = True
+        in_flight.go_out(self.sock)
         # urllib3 would keep the connect timeout until everything is sent.
         self.sock.settimeout(in_flight.request.timeout_s[1])
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:  # a connection that was kept alive
-            _current.in_flight.sent = True
+            _current.in_flight.go_out(self.sock)
         super().request(*args, **kwargs)  # type: ignore[misc]
 
     def send(self, data: Any) -> None:
         # A socket's timeout is for a whole `sendall`, and an upload takes as long as the user's line needs.
-        if not isinstance(data, bytes):
-            super().send(data)  # type: ignore[misc]
-            return
         for start in range(0, len(data), CHUNK_BYTES):
             super().send(data[start : start + CHUNK_BYTES])  # type: ignore[misc]
 
@@ -204,17 +219,11 @@ _redact_query = _RedactQuery()
 
 
 class Transport:
-    """Connections to servers; use it as a context manager, from any thread."""
+    """Connections to servers, for any thread; to be closed."""
 
     def __init__(self) -> None:
         logging.getLogger("urllib3.connectionpool").addFilter(_redact_query)  # the same one again changes nothing
         self._session = _Session()
-
-    def __enter__(self) -> Transport:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close every connection."""
@@ -225,7 +234,8 @@ class Transport:
         in_flight = _InFlight(request, expires_at=time.monotonic() + request.total_s)
         try:
             return _within(request.total_s, lambda: self._exchange(in_flight))
-        except TimeoutError:
+        except futures.TimeoutError:  # in Python 3.10 not yet the built-in one
+            in_flight.hang_up()
             raise _failure(Connection.TOTAL_TIMEOUT, in_flight) from None
 
     def _exchange(self, in_flight: _InFlight) -> Reply:
@@ -284,7 +294,7 @@ def _pieces(response: requests.Response, in_flight: _InFlight) -> Iterator[bytes
     """The body as it comes in.
 
     `read1` returns what there is: no wait for a full piece can pass the deadline, and nothing that arrived is lost when
-    the connection breaks. urllib3 1 has only `read`.
+    the connection breaks. urllib3 before 2.1 has only `read`, which loses the last piece then.
     """
     response.raw.enforce_content_length = True  # the default of urllib3 2, not of 1
     read = getattr(response.raw, "read1", None) or response.raw.read
@@ -297,27 +307,20 @@ def _pieces(response: requests.Response, in_flight: _InFlight) -> Iterator[bytes
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T:
-    """`work()` in a thread that is abandoned after that time. Raises TimeoutError then.
+    """`work()` in a thread that is abandoned after that time. Raises the TimeoutError of `concurrent.futures` then.
 
     A server can hold a thread up at many places (name resolution, drops of a header); its user waits no longer for it.
     """
-    done = threading.Event()
-    outcome: list[T] = []
-    errors: list[BaseException] = []
+    outcome: futures.Future[T] = futures.Future()
 
     def run() -> None:
         try:
-            outcome.append(work())
+            outcome.set_result(work())
         except BaseException as err:
-            errors.append(err)
-        done.set()
+            outcome.set_exception(err)
 
     threading.Thread(target=run, name="openai-dalle-http", daemon=True).start()
-    if not done.wait(seconds):
-        raise TimeoutError
-    if errors:
-        raise errors[0]
-    return outcome[0]
+    return outcome.result(seconds)
 
 
 def _failure(kind: Connection, in_flight: _InFlight) -> ConnectionFailed:

@@ -1,16 +1,20 @@
-"""Makes the package importable as `dalle2`, whatever the folder of this checkout is called, and starts real parts."""
+"""Makes the package importable as `dalle2`, whatever the folder of this checkout is called, and starts ComfyUI."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from development.comfyui import ComfyUI
 from development.emulator import Emulator
 from development.package import load_package
-from tests.stage import KEY, Stage
+from development.workflows import text_to_image
+from tests.stage import KEY, Stage, watch_log
 
 load_package()
 
@@ -36,20 +40,30 @@ def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DalleNode, "settings_files", SettingsFiles(env=None))
 
 
+@contextmanager
+def running_stage(folder: Path, emulator: Emulator, **options: Any) -> Iterator[Stage]:
+    """A ComfyUI as users start it, with another custom node beside the package."""
+    comfyui = ComfyUI(folder, **options)
+    log_file = watch_log(comfyui)
+    with comfyui:
+        yield Stage(comfyui, emulator, tuple(log_file.read_text(encoding="utf-8").splitlines()))
+
+
 @pytest.fixture(scope="session")
 def own_key_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with Emulator(api_key=KEY) as emulator:
         env = {"OPENAI_BASE_URL": emulator.base_url, "OPENAI_API_KEY": KEY}
-        with ComfyUI(tmp_path_factory.mktemp("own-key"), env=env) as comfyui:
-            yield Stage(comfyui, emulator)
+        with running_stage(tmp_path_factory.mktemp("own-key"), emulator, env=env) as stage:
+            stage.pictures(text_to_image("the first", size="256x256"))  # now it knows what this server takes
+            yield stage
 
 
 @pytest.fixture(scope="session")
 def account_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with Emulator("comfy") as emulator:
         args = ["--comfy-api-base", emulator.comfy_base]
-        with ComfyUI(tmp_path_factory.mktemp("account"), args=args) as comfyui:
-            yield Stage(comfyui, emulator)
+        with running_stage(tmp_path_factory.mktemp("account"), emulator, args=args) as stage:
+            yield stage
 
 
 @pytest.fixture

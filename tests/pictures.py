@@ -1,4 +1,4 @@
-"""Images as ComfyUI's own nodes read and write them, and picture files, also of kinds that only servers make."""
+"""Images as ComfyUI's own nodes read and write them, and image files, also of kinds that only servers make."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Adam7, the order of an interlaced PNG: first row, first column, and the steps between rows and columns.
+INTERLACE_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
 
 def noise(*shape: int, seed: int = 1) -> NDArray[np.uint8]:
@@ -35,15 +37,20 @@ def as_bytes(tensor: Tensor) -> NDArray[np.uint8]:
     return (tensor * 255).round().to(torch.uint8).numpy()
 
 
-def picture(*shape: int, seed: int = 1, mode: str | None = None) -> Image.Image:
-    image = Image.fromarray(noise(*shape, seed=seed))
-    return image.convert(mode) if mode else image
+def picture(*shape: int, seed: int = 1) -> Image.Image:
+    return Image.fromarray(noise(*shape, seed=seed))
 
 
 def file_of(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def pixels_of(file: bytes) -> NDArray[np.uint8]:
+    """The pixels of a file, in the file's own mode and direction."""
+    with Image.open(io.BytesIO(file)) as image:
+        return np.asarray(image)
 
 
 def png(size: tuple[int, int] = (8, 8), colour: Any = "red", mode: str = "RGB") -> bytes:
@@ -55,10 +62,24 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png_of(width: int, height: int, depth: int, colour: int, data: bytes, *extra: bytes) -> bytes:
+def png_of(
+    width: int, height: int, depth: int, colour: int, data: bytes, *extra: bytes, is_interlaced: bool = False
+) -> bytes:
     """A PNG file made by hand; `data` are its rows, each behind its filter."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, is_interlaced))
     return SIGNATURE + header + b"".join(extra) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def png_of_16_bits(values: NDArray[Any], *extra: bytes, is_interlaced: bool = False) -> bytes:
+    """A PNG file with 16 bits a channel: grey, grey with alpha, RGB or RGBA, as `values` `[H,W,C]` has channels."""
+    height, width, channels = values.shape
+    passes = INTERLACE_PASSES if is_interlaced else ((0, 0, 1, 1),)
+    data = b""
+    for top, left, down, right in passes:
+        for row in values[top::down, left::right]:
+            data += b"\0" + row.astype(">u2").tobytes()
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    return png_of(width, height, 16, colour, data, *extra, is_interlaced=is_interlaced)
 
 
 # A file of each kind of pixel, and the first pixel in it.
@@ -66,14 +87,9 @@ KINDS: dict[str, tuple[bytes, list[int]]] = {
     "black and white": (file_of(Image.new("1", (2, 1), 1)), [255, 255, 255]),
     "grey": (file_of(Image.new("L", (2, 1), 77)), [77, 77, 77]),
     "grey with alpha": (file_of(Image.new("LA", (2, 1), (77, 88))), [77, 77, 77, 88]),
-    "grey of 16 bits": (png_of(2, 1, 16, 0, b"\0" + struct.pack(">HH", 30000, 30000)), [117, 117, 117]),
     "grey with a transparent value": (
         png_of(2, 1, 8, 0, b"\0\x07\x07", chunk(b"tRNS", struct.pack(">H", 7))),
         [7, 7, 7, 0],
-    ),
-    "colour of 16 bits": (
-        png_of(2, 1, 16, 2, b"\0" + struct.pack(">6H", *[257 * v for v in (1, 2, 3)] * 2)),
-        [1, 2, 3],
     ),
     "colour with a transparent value": (
         png_of(2, 1, 8, 2, b"\0" + bytes([1, 2, 3] * 2), chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3))),

@@ -1,10 +1,10 @@
-"""What the tests in a real ComfyUI share: the stage they play on, and looks at what came of it."""
+"""What the tests in a real ComfyUI share: the stage they play on, and ways to look at the result."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,41 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from development.comfyui import ComfyUI, problem
+from development.comfyui_source import comfyui_source
 from development.emulator import Emulator, RequestRecord
 from development.events import Listener
 from development.workflows import Workflow
 
 KEY = "sk-emulated-1234567890"
+TOKEN = "comfy-account-token-0123456789"
+ACCOUNT_KEY = "comfyui-0123456789abcdef"
+# What the editor sends along for a user who is logged in to Comfy.org.
+TOKENS = {"auth_token_comfy_org": TOKEN, "api_key_comfy_org": ACCOUNT_KEY}
 SAVED_WORKFLOW = Path(__file__).with_name("workflows") / "saved-inpainting.json"
+SAVED_DALLE_3_WORKFLOW = SAVED_WORKFLOW.with_name("saved-dalle-3.json")
+
+# Of a custom node that writes down the level of each line that this package logs: ComfyUI's own log does not tell it.
+# ComfyUI runs this file before it loads any node.
+LOG_WATCHER = """
+import logging
+from pathlib import Path
+
+handler = logging.FileHandler(Path(__file__).with_name("levels.log"), encoding="utf-8")
+handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+logging.getLogger("openai-dalle").addHandler(handler)
+"""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A running ComfyUI with the package in its custom_nodes, and the emulator that it talks to."""
+    """A running ComfyUI with the package in its custom_nodes, and the emulator that it talks to.
+
+    `loading` is what the package logged while ComfyUI started, each line behind its level.
+    """
 
     comfyui: ComfyUI
     emulator: Emulator
+    loading: tuple[str, ...] = ()
 
     def clean(self) -> Iterator[Stage]:
         """The stage for one test: an empty log before, and every knob back in its place after."""
@@ -46,6 +67,27 @@ class Stage:
     def paid(self) -> list[RequestRecord]:
         """The requests that cost something."""
         return [record for record in self.emulator.posts if record.billed]
+
+
+def watch_log(comfyui: ComfyUI) -> Path:
+    """Add a custom node that writes down what this package logs, and return the file that it writes."""
+    folder = comfyui.package_dir.with_name("log-watcher")
+    folder.mkdir(parents=True)
+    (folder / "prestartup_script.py").write_text(LOG_WATCHER, encoding="utf-8")
+    (folder / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n", encoding="utf-8")
+    return folder / "levels.log"
+
+
+def has_nodes_of_its_own() -> bool:
+    """Whether the ComfyUI that is tested is one from before the two nodes were removed."""
+    file = comfyui_source() / "comfy_api_nodes" / "nodes_openai.py"
+    return file.is_file() and "OpenAIDalle2" in file.read_text(encoding="utf-8")
+
+
+def outcome(entry: Mapping[str, Any], node_id: str = "1") -> str:
+    """The line about the outcome that the history keeps of a node."""
+    (line,) = entry["outputs"][node_id]["openai_dalle"]
+    return str(line)
 
 
 def told(listener: Listener, node_id: str, runs: int = 1) -> list[str]:
@@ -84,7 +126,7 @@ def _specs(info: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from info["input"].get(group, {}).items()
 
 
-def saved_workflow() -> dict[str, Any]:
+def saved_workflow(file: Path = SAVED_WORKFLOW) -> dict[str, Any]:
     """A graph with the node, as the editor saved it when the node was still ComfyUI's own."""
-    saved: dict[str, Any] = json.loads(SAVED_WORKFLOW.read_text(encoding="utf-8"))
+    saved: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return saved

@@ -1,22 +1,22 @@
-"""Which addresses count as public."""
+"""Which addresses count as public, and what is shown of one that is refused."""
 
 from __future__ import annotations
 
+import socket
+from typing import Any
+from urllib import parse
+
 import pytest
 
-from dalle2.addresses import PrivateAddress, is_public, refuse_private
+from dalle2.errors import UnusableAnswer
+from dalle2.net.addresses import MAX_URL_CHARACTERS, PrivateAddress, is_public, is_relative, joined, refuse_private
 
 
 @pytest.mark.parametrize(
     "address",
     [
-        "8.8.8.8",
-        "1.1.1.1",
-        "2001:4860:4860::8888",
-        "::ffff:8.8.8.8",
-        "64:ff9b::808:808",
-        "2002:808:808::1",
-        "::8.8.8.8",
+        *("8.8.8.8", "1.1.1.1", "2001:4860:4860::8888"),
+        *("::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1", "::8.8.8.8"),
     ],
 )
 def test_addresses_of_the_internet_are_public(address: str) -> None:
@@ -33,12 +33,12 @@ def test_addresses_of_the_internet_are_public(address: str) -> None:
         *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "::10.0.0.1"),
     ],
 )
-def test_addresses_inside_of_networks_are_not(address: str) -> None:
+def test_addresses_inside_of_networks_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize("text", ["", "localhost", "1.2.3", "0x7f000001", "2130706433", "[::1]"])
-def test_what_is_no_address_is_a_value_error(text: str) -> None:
+def test_other_text_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         is_public(text)
 
@@ -47,7 +47,7 @@ def test_what_is_no_address_is_a_value_error(text: str) -> None:
     "host",
     [
         *("127.1", "0x7f.1", "0x7f000001", "2130706433", "0177.0.0.1", "10.1", "169.254.43518", "127.0.0.1."),
-        *("localhost", "localhost.", "a.localhost", "[::1]", "[::ffff:10.0.0.1]"),
+        *("localhost", "localhost.", "[::1]", "[::ffff:10.0.0.1]"),
     ],
 )
 def test_a_private_host_is_refused_however_it_is_spelled(host: str) -> None:
@@ -55,8 +55,60 @@ def test_a_private_host_is_refused_however_it_is_spelled(host: str) -> None:
         refuse_private(f"https://{host}/a.png")
 
 
-@pytest.mark.parametrize(
-    "host", ["example.com", "example.com.", "8.8.8.8", "134744072", "[2001:4860:4860::8888]", "a-1"]
-)
-def test_a_public_host_is_not(host: str) -> None:
+def resolving_to(*addresses: str) -> Any:
+    """A name resolution that finds these addresses."""
+    return lambda *args, **more: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in addresses]
+
+
+@pytest.mark.parametrize("addresses", [("10.0.0.1",), ("8.8.8.8", "10.0.0.1"), ("fe80::1%eth0",)])
+def test_a_name_with_any_private_address_is_refused(addresses: tuple[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", resolving_to(*addresses))
+    with pytest.raises(PrivateAddress):
+        refuse_private("https://pictures.example.com/a.png")
+
+
+def test_a_name_with_public_addresses_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", resolving_to("8.8.8.8", "2001:4860:4860::8888"))
+    refuse_private("https://pictures.example.com/a.png")
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "134744072", "[2001:4860:4860::8888]", "name.invalid", "a" * 64 + ".com"])
+def test_a_public_address_and_an_unknown_name_are_not(host: str) -> None:
     refuse_private(f"https://{host}/a.png")
+
+
+@pytest.mark.parametrize("url", ["http://8.8.8.8/a.png", "ftp://8.8.8.8/a.png", "https:///a.png", "/a.png"])
+def test_anything_but_https_is_refused(url: str) -> None:
+    with pytest.raises(UnusableAnswer, match="must begin with https"):
+        refuse_private(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://[::1/a\n[ERROR] a line\x1b[2J of its own\u202e", "http://[::1/a [ERROR] a line [2J of its own"),
+        ("http://[me:pa55word@::1/a.png?signature=s1gned", "http://::1/a.png"),
+        ("http://[::1/k3y/a.png", "http://[::1/***/a.png"),
+        ("http://[::1/" + "a" * 8000, "http://[::1/" + "a" * 67 + "…"),
+        ("https://k3y/" + "a" * 8000 + "k3y" * 4000, "https://***/" + "a" * 67 + "…"),
+    ],
+)
+def test_a_refused_address_is_shown_as_one_short_line_without_secrets(url: str, shown: str) -> None:
+    with pytest.raises(UnusableAnswer) as caught:
+        joined("https://example.com/v1/", url, lambda text: text.replace("k3y", "***"))
+    assert f"cannot be fetched: {shown} (it must begin with https" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["https://example.com/" + "a" * 10_000_000, "a" * 10_000_000])
+def test_a_huge_address_leaves_nothing_behind(url: str) -> None:
+    remembered = parse.urlsplit.cache_info().currsize  # type: ignore[attr-defined]
+    assert not is_relative(url)
+    with pytest.raises(UnusableAnswer):
+        joined("https://example.com/v1/", url)
+    assert parse.urlsplit.cache_info().currsize == remembered  # type: ignore[attr-defined]
+
+
+def test_an_address_of_the_limit_is_joined() -> None:
+    url = "/" + "a" * (MAX_URL_CHARACTERS - 1)
+    assert is_relative(url)
+    assert joined("https://example.com/v1/", url) == f"https://example.com{url}"

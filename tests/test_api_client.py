@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Callable, Iterator
+import struct
+import time
+from collections.abc import Callable
 from email.parser import BytesParser
 from pathlib import Path
 from typing import Any
@@ -14,56 +16,51 @@ import pytest
 
 from dalle2 import api_client
 from dalle2.api_client import ImagesClient
-from dalle2.errors import (
-    CHARGED,
-    MAYBE_CHARGED,
-    ConnectionFailed,
-    ImagesApiError,
-    StatusError,
-    TimedOut,
-    UnusableAnswer,
-)
-from dalle2.models import ImageRequest, Picture
-from dalle2.retry import Retrier
-from development.emulator import Emulator, Fault
+from dalle2.backends import Backend
+from dalle2.errors import Case, Charge, ConnectionFailed, ImagesApiError, StatusError, TimedOut, UnusableAnswer
+from dalle2.models import ImageRequest, ModelEntry, Picture
+from dalle2.net.retry import Retrier
 from tests.loopback import LONG_S, Connection, Loopback, answering, encoded, hanging, http, traces
 from tests.pictures import png
 
 KEY = "sk-proj-Zq8/x+7Lw2Vn4T"
 BEARER = {"Authorization": f"Bearer {KEY}"}
-REQUEST = ImageRequest(prompt="a harbour", model="gpt-image-2", n=2, size="1024x1024", quality="low")
-PICTURE = png()
-ANSWER = http({"data": [encoded(PICTURE)]})
+REQUEST = ImageRequest(prompt="a world that does not exist", model="gpt-image-2", n=2, size="1024x1024", quality="low")
+IMAGE = png()
+BODY = json.dumps({"data": [encoded(IMAGE)]}).encode()
+ANSWER = http(BODY)
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Emulator]:
-    with Emulator(api_key=KEY) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def emulator(running: Emulator) -> Emulator:
-    running.reset()
-    running.answer_size = (32, 32)
-    return running
-
-
-def client(base_url: str, headers: dict[str, str] | None = None, **more: Any) -> ImagesClient:
+def client(
+    base_url: str,
+    headers: dict[str, str] | None = None,
+    *,
+    read_s: float = LONG_S,
+    params: dict[str, str] | None = None,
+) -> ImagesClient:
     """A client whose retries do not sleep."""
-    retrier = more.pop("retrier", None) or Retrier(pause=lambda seconds: False)
-    headers = BEARER if headers is None else headers
-    return ImagesClient(base_url, headers=headers, retrier=retrier, **{"read_timeout_s": LONG_S, **more})
+    backend = Backend(
+        name="openai",
+        base_url=base_url,
+        headers=BEARER if headers is None else headers,
+        account="",
+        params=params or {},
+        fixed_model=None,
+        quality="low",
+        timeouts_s=(LONG_S, read_s),
+        hosted=False,
+    )
+    return ImagesClient(backend, Retrier(pause=lambda seconds: None))
 
 
-def generate(base_url: str, **more: Any) -> tuple[Picture, ...]:
-    with client(base_url, **more) as api:
+def generate(base_url: str, headers: dict[str, str] | None = None, **more: Any) -> tuple[Picture, ...]:
+    with client(base_url, headers, **more) as api:
         return api.generate(REQUEST).pictures
 
 
-def failure(base_url: str, **more: Any) -> ImagesApiError:
+def failure(base_url: str, headers: dict[str, str] | None = None) -> ImagesApiError:
     with pytest.raises(ImagesApiError) as caught:
-        generate(base_url, **more)
+        generate(base_url, headers)
     return caught.value
 
 
@@ -77,17 +74,11 @@ def head_and_body(request: bytes) -> tuple[str, dict[str, str], bytes]:
 
 def test_a_generation_is_json_with_exactly_the_fields_given() -> None:
     with Loopback(answering(ANSWER)) as server:
-        assert generate(f"{server.origin}/v1/", params={"api-version": "preview"})[0].b64_json == PICTURE
+        assert generate(f"{server.origin}/v1", params={"api-version": "preview"}) == (Picture(b64_json=IMAGE),)
     first, headers, body = head_and_body(server.requests[0])
     assert first == "POST /v1/images/generations?api-version=preview HTTP/1.1"
     assert (headers["content-type"], headers["authorization"]) == ("application/json", f"Bearer {KEY}")
-    assert json.loads(body) == {
-        "prompt": "a harbour",
-        "model": "gpt-image-2",
-        "n": 2,
-        "size": "1024x1024",
-        "quality": "low",
-    }
+    assert json.loads(body) == REQUEST.fields()
 
 
 @pytest.mark.parametrize("mask_field", ["mask", "mask_image"])
@@ -96,22 +87,15 @@ def test_an_edit_is_a_form_with_one_image_and_one_mask(mask_field: str) -> None:
         api.edit(REQUEST, image=b"image", mask=b"mask", mask_field=mask_field)
     first, headers, body = head_and_body(server.requests[0])
     form = BytesParser().parsebytes(f"Content-Type: {headers['content-type']}\r\n\r\n".encode() + body)
-    parts = {
-        part.get_param("name", header="content-disposition"): (
-            part.get_filename(),
-            part.get_content_type() if part.get_filename() else "",
-            part.get_payload(decode=True),
-        )
-        for part in form.get_payload()
-        if not isinstance(part, str)
-    }
+    parts = {}
+    for part in form.get_payload():
+        assert not isinstance(part, str)
+        kind = part.get_content_type() if part.get_filename() else ""
+        name = part.get_param("name", header="content-disposition")
+        parts[name] = (part.get_filename(), kind, part.get_payload(decode=True))
     assert first == "POST /images/edits HTTP/1.1"
     assert parts == {
-        "prompt": (None, "", b"a harbour"),
-        "model": (None, "", b"gpt-image-2"),
-        "n": (None, "", b"2"),
-        "size": (None, "", b"1024x1024"),
-        "quality": (None, "", b"low"),
+        **{name: (None, "", str(value).encode()) for name, value in REQUEST.fields().items()},
         "image": ("image.png", "image/png", b"image"),
         mask_field: ("mask.png", "image/png", b"mask"),
     }
@@ -121,7 +105,7 @@ def test_an_edit_is_a_form_with_one_image_and_one_mask(mask_field: str) -> None:
     ("header", "credits"),
     [("12.5", 12.5), ("0", 0.0), ("nan", None), ("inf", None), ("-1", None), ("many", None), (None, None)],
 )
-def test_the_credits_are_told_when_they_make_sense(header: str | None, credits: float | None) -> None:
+def test_credits_are_read_when_they_make_sense(header: str | None, credits: float | None) -> None:
     headers = {"X-Comfy-Credits-Used": header} if header else {}
     body = {"data": [{"url": "/a.png"}]}
     with Loopback(answering(http(body, headers=headers))) as server, client(server.origin) as api:
@@ -129,58 +113,70 @@ def test_the_credits_are_told_when_they_make_sense(header: str | None, credits: 
     assert (answer.credits, answer.request) == (credits, REQUEST)
 
 
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (http(b""), "answered with nothing at all"),
-        (http(b"", 204), "answered with nothing at all"),
-        (http({"id": "job_1", "status": "queued"}, 202), "no list of pictures"),
-        (http("<!doctype html><title>Sign in</title>"), "a web page instead of pictures"),
-        (http({"error": {"message": "No GPU."}}), "words instead of pictures"),
-        (http("OK"), "words instead of pictures"),
-        (http('{"data": [{"b64_json": "iVBORw0KGgo'), "only a part of one"),
-        (http({"data": []}), "without a picture"),
-        (http({"data": [{}]}), "without a picture"),
-        (http({"data": [{"b64_json": "%%%"}]}), "without a picture"),
-        (http({"data": "many"}), "no list of pictures"),
-        (http("[" * 200_000), "no list of pictures"),
-        (http(b"\xff\xfe\xfd"), "instead of pictures"),
-        (http(b"{}", headers={"Content-Encoding": "gzip"}), "compressed"),
-    ],
-)
-def test_an_answer_without_pictures_is_not_asked_for_twice(answer: bytes, words: str) -> None:
-    with Loopback(answering(answer)) as server:
-        error = failure(server.origin)
-    assert isinstance(error, UnusableAnswer)
-    assert words in str(error)
-    assert CHARGED in str(error)
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(BODY), BODY)
+
+
+@pytest.mark.parametrize("answer", [http(BODY, headers={"Content-Length": "99999"}), CHUNKED, CHUNKED + b"zz"])
+@pytest.mark.parametrize("reset", [False, True])
+def test_complete_json_is_a_complete_response(answer: bytes, reset: bool) -> None:
+    def script(connection: Connection) -> None:
+        connection.request()
+        connection.send(answer)
+        if reset:
+            time.sleep(0.05)  # it would throw away what is still on its way
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with Loopback(script) as server:
+        assert generate(server.origin) == (Picture(b64_json=IMAGE),)
     assert len(server.requests) == 1
 
 
-def test_the_words_in_place_of_pictures_and_the_request_are_named() -> None:
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (http(b""), "responded with nothing at all"),
+        (http(b"", 204), "responded with nothing at all"),
+        (http({"id": "job_1", "status": "queued"}, 202), "not a list of images"),
+        (http("<!doctype html><title>Sign in</title>"), "a web page instead of images"),
+        (http({"error": {"message": "No GPU."}}), "words instead of images"),
+        (http("OK"), "words instead of images"),
+        (http('{"data": [{"b64_json": "iVBORw0KGgo'), "only a part of one"),
+        (http({"data": []}), "without an image"),
+        (http({"data": [{}]}), "without an image"),
+        (http({"data": [{"b64_json": "%%%"}]}), "without an image"),
+        (http({"data": "many"}), "not a list of images"),
+        (http("[" * 200_000), "not a list of images"),
+        (http(b"\xff\xfe\xfd"), "instead of images"),
+        (http(b"{}", headers={"Content-Encoding": "gzip"}), "compressed"),
+    ],
+)
+def test_a_response_without_images_is_not_asked_for_twice(answer: bytes, words: str) -> None:
+    with Loopback(answering(answer)) as server:
+        error = failure(server.origin)
+    assert isinstance(error, UnusableAnswer)
+    assert words in str(error) and "iVBOR" not in str(error)
+    assert Charge.LIKELY.value in str(error)
+    assert len(server.requests) == 1
+
+
+def test_the_words_in_place_of_images_and_the_request_are_named() -> None:
     answer = http({"error": {"message": "No GPU."}}, headers={"X-Request-Id": "req_7"})
     with Loopback(answering(answer)) as server:
-        assert str(failure(server.origin)).endswith("The server said: No GPU.\nRequest id: req_7")
+        assert str(failure(server.origin)).endswith("charged.\nThe server said: No GPU.\nRequest id: req_7")
 
 
-def test_a_piece_of_a_picture_is_not_quoted() -> None:
-    with Loopback(answering(http('{"data": [{"b64_json": "iVBORw0KGgo'))) as server:
-        assert "iVBOR" not in str(failure(server.origin))
-
-
-@pytest.mark.parametrize("declared", [0, 1])
-def test_two_gigabytes_of_base64_end_at_the_limit(emulator: Emulator, declared: int) -> None:
-    emulator.fail(Fault("huge_base64", declared=declared))
-    error = failure(emulator.base_url)
-    assert "more than 128 MiB" in str(error)
-    assert CHARGED in str(error)
-    assert len(emulator.posts) == 1
-
-
-def test_a_long_error_is_read_only_at_its_start() -> None:
-    with Loopback(answering(http("no " * 10**6, 400))) as server:
+def test_a_response_beyond_the_limit_is_left_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_client, "MAX_ANSWER_BYTES", 1000)
+    huge = {"data": [{"b64_json": "A" * 10**6}]}
+    with Loopback(answering(http(huge, headers={"X-Request-Id": "req_7"}))) as server:
         error = failure(server.origin)
-    assert len(str(error)) < 700
+    assert "too large to be read. Ask for fewer or smaller images at once. It has probably" in str(error)
+    assert str(error).endswith("charged.\nRequest id: req_7")
+
+
+def test_a_long_error_is_shown_only_at_its_start() -> None:
+    with Loopback(answering(http("no " * 10**6, 400))) as server:
+        assert len(str(failure(server.origin))) < 700
 
 
 # What servers do with a key that they are sent: each must come out as asterisks.
@@ -197,7 +193,7 @@ ECHOES: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("echo", ECHOES)
-@pytest.mark.parametrize("status", [200, 401, 400, 500])
+@pytest.mark.parametrize("status", [200, 401])
 @pytest.mark.parametrize(
     "shape", ['{"error": {"message": "MARK", "code": "MARK"}}', "MARK", "<title>MARK</title>", '{"detail": [["MARK"]]}']
 )
@@ -217,31 +213,58 @@ def test_a_key_that_is_repeated_comes_out_as_asterisks(
 
 def test_a_short_key_comes_out_as_asterisks_too() -> None:
     with Loopback(answering(http({"error": {"message": "hunter2 is unknown."}}, 401))) as server:
-        error = failure(server.origin, headers={"Authorization": "Bearer hunter2"})
+        error = failure(server.origin, {"Authorization": "Bearer hunter2"})
     assert "The server said: *** is unknown." in str(error)
-
-
-def test_what_is_billed_goes_out_on_a_connection_of_its_own() -> None:
-    with Loopback(answering(ANSWER)) as server:
-        generate(server.origin)
-    assert head_and_body(server.requests[0])[1]["connection"] == "close"
-
-
-@pytest.mark.parametrize(("limit", "headers"), [(10, {}), (10**6, {"Content-Encoding": "gzip"})])
-def test_an_answer_that_is_not_read_is_told_with_what_to_do_its_price_and_its_id(
-    limit: int, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(api_client, "MAX_ANSWER_BYTES", limit)
-    with Loopback(answering(http({"data": []}, headers={"X-Request-Id": "req_7", **headers}))) as server:
-        said = str(failure(server.origin))
-    assert "Ask for fewer" in said or "Configure it" in said
-    assert CHARGED in said and said.endswith("Request id: req_7")
 
 
 def test_a_client_does_not_show_its_key() -> None:
     with client("http://127.0.0.1:9/v1") as api:
         assert KEY not in repr(api)
         assert KEY not in repr(api.__dict__)
+
+
+@pytest.mark.parametrize(("headers", "says"), [(BEARER, "did not accept the key"), ({}, "The server wants a key.")])
+def test_a_401_tells_a_wrong_key_from_none(headers: dict[str, str], says: str) -> None:
+    with Loopback(answering(http({"detail": "Not authenticated"}, 401))) as server:
+        assert says in str(failure(server.origin, headers))
+
+
+def test_the_prompt_is_taken_out_of_what_the_server_says() -> None:
+    answer = http({"error": {"message": f"No handler for {REQUEST.prompt!r}."}}, 404)
+    with Loopback(answering(answer)) as server:
+        error = failure(server.origin)
+    assert isinstance(error, StatusError) and error.case is Case.ROUTE
+
+
+def test_a_billed_request_never_uses_a_connection_again() -> None:
+    def script(connection: Connection) -> None:
+        while True:
+            is_post = connection.request().startswith(b"POST")
+            body = BODY if is_post else b'{"data": []}'
+            connection.send(http(body, headers={"Connection": "keep-alive"}))
+
+    with Loopback(script) as server, client(server.origin) as api:
+        for connections in (2, 3):
+            api.models()
+            api.generate(REQUEST)
+            assert server.connections == connections
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("answer", [b"", http(b"", 504), http(b"", 520), http(b"", 524)])
+def test_a_post_whose_response_was_lost_is_not_repeated(answer: bytes) -> None:
+    with Loopback(answering(answer)) as server:
+        error = failure(server.origin)
+    assert isinstance(error, StatusError if answer else ConnectionFailed)
+    assert "You may have been charged" in str(error)
+    assert len(server.requests) == 1
+
+
+def test_a_post_that_was_refused_for_now_is_repeated() -> None:
+    with Loopback(answering(http(b"", 503), http(b"", 429, {"Retry-After": "1"}), ANSWER)) as server:
+        assert generate(server.origin)
+    assert len(server.requests) == 3
+    assert len(set(server.requests)) == 1
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -259,81 +282,67 @@ def test_a_netrc_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     netrc.write_text("machine 127.0.0.1 login me password n3trc\n")
     monkeypatch.setenv("NETRC", str(netrc))
     with Loopback(answering(ANSWER)) as server:
-        generate(server.origin, headers={})
-        with client(server.origin, {}) as api:
-            api.download(f"{server.origin}/a.png")
+        generate(server.origin, {})
+        download(server.origin, f"{server.origin}/a.png")
     assert len(server.requests) == 2
     assert not any(b"authorization" in request.lower() for request in server.requests)
 
 
-def test_the_names_of_models_are_asked_for_once_with_the_key(emulator: Emulator) -> None:
-    with client(emulator.base_url) as api:
-        assert "gpt-image-2" in [entry.id for entry in api.models()]
-    assert [request.path for request in emulator.requests] == ["/v1/models"]
+def listed(body: object) -> tuple[ModelEntry, ...]:
+    with Loopback(answering(http(body))) as server, client(f"{server.origin}/v1") as api:
+        found = api.models()
+    assert server.requests[0].startswith(b"GET /v1/models ") and KEY.encode() in server.requests[0]
+    return found
+
+
+def test_a_listed_name_that_could_not_be_shown_is_left_out() -> None:
+    names = ["flux\n[ERROR] a line", "flux\x1b[2J", f"flux-{KEY}", "flux\u202e", " flux", "", "f" * 201]
+    entries = listed({"data": [{"id": name} for name in ["flux/1 dev:8b", *names, "f" * 200]]})
+    assert [entry.id for entry in entries] == ["flux/1 dev:8b", "f" * 200]
 
 
 @pytest.mark.parametrize("body", ["{}", "[]", "junk", '{"data": [{"name": "a"}]}', "[" * 100_000])
 def test_a_list_of_models_that_cannot_be_read_is_our_error(body: str) -> None:
-    with Loopback(answering(http(body))) as server, client(server.origin) as api, pytest.raises(UnusableAnswer):
-        api.models()
+    with pytest.raises(UnusableAnswer):
+        listed(body)
 
 
-def test_a_server_that_does_not_come_out_with_its_models_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_lists_no_models_in_time_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_client, "LISTING_TIMEOUT_S", 0.1)
     with Loopback(hanging) as server, client(server.origin) as api, pytest.raises(TimedOut):
         api.models()
-
-
-def test_a_post_whose_answer_was_lost_is_not_repeated() -> None:
-    with Loopback(answering(b"")) as server:
-        error = failure(server.origin)
-    assert isinstance(error, ConnectionFailed)
-    assert MAYBE_CHARGED in str(error)
     assert len(server.requests) == 1
 
 
-def test_a_post_that_was_refused_for_now_is_repeated() -> None:
-    with Loopback(answering(http(b"", 503), http(b"", 429, {"Retry-After": "1"}), ANSWER)) as server:
-        assert generate(server.origin)
-    assert len(server.requests) == 3
-    assert len(set(server.requests)) == 1
-
-
-def download(server: str, url: str, **more: Any) -> bytes:
-    with client(server, **more) as api:
+def download(server: str, url: str) -> bytes:
+    with client(server) as api:
         return api.download(url)
 
 
-def keys(server: Loopback) -> list[bool]:
-    """For each request whether it held the key."""
-    return [KEY.encode() in request for request in server.requests]
+def paths_and_keys(server: Loopback) -> list[tuple[str, bool]]:
+    """For each request its path, and whether it held the key."""
+    return [(head_and_body(each)[0].split()[1], KEY.encode() in each) for each in server.requests]
 
 
 def test_a_relative_url_is_fetched_from_the_api_with_the_key() -> None:
-    with Loopback(answering(http(PICTURE))) as server:
-        assert download(f"{server.origin}/v1", "/pictures/a.png?x=1") == PICTURE
-        assert download(f"{server.origin}/v1", "pictures/a.png") == PICTURE
-    assert [head_and_body(request)[0].split()[1] for request in server.requests] == [
-        "/pictures/a.png?x=1",
-        "/v1/pictures/a.png",
-    ]
-    assert keys(server) == [True, True]
+    with Loopback(answering(http(IMAGE))) as server:
+        assert download(f"{server.origin}/v1", "/files/a.png?x=1") == IMAGE
+        assert download(f"{server.origin}/v1", "files/a.png") == IMAGE
+    assert paths_and_keys(server) == [("/files/a.png?x=1", True), ("/v1/files/a.png", True)]
 
 
 def test_an_absolute_url_is_fetched_without_the_key_even_from_the_api() -> None:
-    with Loopback(answering(http(PICTURE))) as server:
-        assert download(f"{server.origin}/v1", f"{server.origin}/a.png") == PICTURE
-        assert download(f"{server.origin}/v1", f"//127.0.0.1:{server.port}/a.png") == PICTURE
-        assert download(f"{server.origin}/v1", f"HTTP://127.0.0.1:{server.port}/a.png") == PICTURE
-    assert keys(server) == [False, False, False]
+    with Loopback(answering(http(IMAGE))) as server:
+        for start in (server.origin, f"//127.0.0.1:{server.port}", f"HTTP://127.0.0.1:{server.port}"):
+            assert download(f"{server.origin}/v1", f"{start}/a.png") == IMAGE
+    assert paths_and_keys(server) == [("/a.png", False)] * 3
 
 
 def test_the_key_does_not_survive_a_redirect() -> None:
-    answers = http(b"", 302, {"Location": "/b.png"}), http(b"", 307, {"Location": "c.png"}), http(PICTURE)
+    answers = http(b"", 302, {"Location": "/b.png"}), http(b"", 307, {"Location": "c.png"}), http(IMAGE)
     with Loopback(answering(*answers)) as server:
-        assert download(f"{server.origin}/v1", "/a/a.png") == PICTURE
-    assert [head_and_body(request)[0].split()[1] for request in server.requests] == ["/a/a.png", "/b.png", "/c.png"]
-    assert keys(server) == [True, False, False]
+        assert download(f"{server.origin}/v1", "/a/a.png") == IMAGE
+    assert paths_and_keys(server) == [("/a/a.png", True), ("/b.png", False), ("/c.png", False)]
 
 
 def test_endless_redirects_end() -> None:
@@ -344,41 +353,18 @@ def test_endless_redirects_end() -> None:
 
 
 # {port} is the API's, {other} that of another server on the same machine.
-STRANGE = [
-    "http://127.0.0.1:{other}/a.png",
-    "http://localhost:{port}/a.png",
-    "http://example.com/a.png",
-    "//127.0.0.1:{other}/a.png",
-    "ftp://127.0.0.1:{other}/a.png",
-    "file:///etc/passwd",
-    "C:\\Users\\me\\a.png",
-    "javascript:alert(1)",
-    "http://[::1/a.png",
-    "http://127.0.0.1:99999/a.png",
-    "https:///a.png",
-    "https://" + "a" * 9000,
-    "http://127.0.0.1:{other}\\@127.0.0.1:{port}/a.png",
-    "http://127.0.0.1:{port}@127.0.0.1:{other}/a.png",
-    "http://127.0.0.1:{other}#@127.0.0.1:{port}/a.png",
-    "\ud800",
-]
-PRIVATE = [
-    "https://127.0.0.1:{other}/a.png",
-    "https://localhost:{other}/a.png",
-    "https://pictures.localhost:{other}/a.png",
-    "https://2130706433:{other}/a.png",
-    "https://0x7f.1:{other}/a.png",
-    "https://10.0.0.1/a.png",
-    "https://192.168.0.1/a.png",
-    "https://169.254.169.254/latest/meta-data/",
-    "https://[::1]:{other}/a.png",
-    "https://[::ffff:127.0.0.1]:{other}/a.png",
-    "https://[fd00::1]/a.png",
-    "HTTPS://127.0.0.1:{other}/a.png",
+NOT_ALLOWED = [
+    *("http://127.0.0.1:{other}/a.png", "http://localhost:{port}/a.png", "//127.0.0.1:{other}/a.png"),
+    *("http://example.com/a.png", "ftp://127.0.0.1:{other}/a.png", "file:///etc/passwd", "C:\\Users\\me\\a.png"),
+    *("javascript:alert(1)", "http://[::1/a.png", "http://127.0.0.1:99999/a.png", "https:///a.png", "\ud800"),
+    *("http://127.0.0.1:{other}\\@127.0.0.1:{port}/a.png", "http://127.0.0.1:{port}@127.0.0.1:{other}/a.png"),
+    *("http://127.0.0.1:{other}#@127.0.0.1:{port}/a.png", "https://" + "a" * 9000),
+    *("https://127.0.0.1:{other}/a.png", "HTTPS://localhost:{other}/a.png", "https://2130706433:{other}/a.png"),
+    *("https://[::ffff:127.0.0.1]:{other}/a.png", "https://169.254.169.254/latest/meta-data/"),
 ]
 
 
-@pytest.mark.parametrize("url", STRANGE + PRIVATE)
+@pytest.mark.parametrize("url", NOT_ALLOWED)
 @pytest.mark.parametrize("redirected", [False, True])
 def test_an_address_that_is_not_allowed_is_never_asked(url: str, redirected: bool) -> None:
     if redirected:
@@ -386,18 +372,17 @@ def test_an_address_that_is_not_allowed_is_never_asked(url: str, redirected: boo
     with Loopback(answering(http(b"secret"))) as other, Loopback(lambda _: None) as api:
         address = url.replace("{port}", str(api.port)).replace("{other}", str(other.port))
         api.script = answering(http(b"", 302, {"Location": address})) if redirected else answering(http(b"", 404))
-        with pytest.raises(ImagesApiError) as caught:
+        with pytest.raises(UnusableAnswer) as caught:
             download(api.origin, "/first" if redirected else address)
-        assert other.requests == []
-    assert isinstance(caught.value, UnusableAnswer)
+        assert other.connections == 0
     assert len(str(caught.value)) < 500
 
 
 def test_a_login_in_an_address_does_not_hide_its_host() -> None:
-    with Loopback(answering(http(b"secret"))) as other, Loopback(answering(http(PICTURE))) as api:
+    with Loopback(answering(http(b"secret"))) as other, Loopback(answering(http(IMAGE))) as api:
         for blank in ("", "\t", "\n", "%5c", "%23", "%2f"):
             url = f"http://127.0.0.1:{other.port}{blank}@127.0.0.1:{api.port}/a.png"
-            assert download(api.origin, url) == PICTURE
+            assert download(api.origin, url) == IMAGE
     assert other.requests == []
 
 
@@ -409,31 +394,14 @@ def test_a_private_address_is_refused_through_a_proxy_too(monkeypatch: pytest.Mo
     assert proxy.requests == []
 
 
-def test_a_public_name_that_leads_inside_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Loopback(answering(http(b"secret"))) as other:
-        here = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", other.port))]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: here)
-        with pytest.raises(UnusableAnswer, match="private network"):
-            download("https://api.example.com/v1", "https://pictures.example.com/a.png")
-    assert other.requests == []
-
-
-def test_an_api_inside_a_network_may_hand_out_its_own_pictures(emulator: Emulator) -> None:
-    emulator.result = "url"
-    with client(emulator.base_url) as api:
-        url = api.generate(REQUEST).pictures[0].url
-        assert url
-        assert url.startswith(emulator.origin)
-        assert api.download(url).startswith(b"\x89PNG")
-
-
-def test_a_file_path_is_told_from_a_missing_picture() -> None:
+def test_a_file_path_is_told_from_a_missing_image() -> None:
     with Loopback(answering(http({"detail": "Not Found"}, 404))) as server:
-        with pytest.raises(UnusableAnswer, match="response_format=b64_json") as path:
+        with pytest.raises(UnusableAnswer, match="configure the server to respond with base64") as path:
             download(f"{server.origin}/v1", "/root/.xinference/image/a.jpg")
         with pytest.raises(StatusError, match="address has expired") as url:
             download(f"{server.origin}/v1", f"{server.origin}/a.jpg")
     assert "/root/.xinference/image/a.jpg" in str(path.value)
+    assert "response_format" not in str(path.value)  # not every request has it
     assert "charged" not in str(url.value)
 
 
@@ -443,25 +411,14 @@ def test_the_login_in_a_base_url_is_not_shown() -> None:
     assert "pa55word" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        http(b"", 500),
-        http(b"", 502),
-        http(b"", 503),
-        http(b"", 504),
-        http(b"", 522),
-        http(b"", 529),
-        http(b"", 429),
-        http(b"", 408),
-        b"",
-        http(b"ab", headers={"Content-Length": "3"}),
-        b"garbage\r\n",
-    ],
-)
-def test_a_download_is_tried_again_on_what_passes(first: bytes) -> None:
-    with Loopback(answering(first, first, http(PICTURE))) as server:
-        assert download(server.origin, "/a.png") == PICTURE
+TRANSIENT = [http(b"", status) for status in (500, 502, 503, 504, 522, 529, 429, 408)]
+BROKEN = [b"", b"junk\r\n", http(b"ab", headers={"Content-Length": "3"})]
+
+
+@pytest.mark.parametrize("first", TRANSIENT + BROKEN)
+def test_a_download_is_tried_again_on_a_transient_failure(first: bytes) -> None:
+    with Loopback(answering(first, first, http(IMAGE))) as server:
+        assert download(server.origin, "/a.png") == IMAGE
     assert len(server.requests) == 3
 
 
@@ -475,20 +432,13 @@ def test_a_download_that_is_refused_for_good_is_not(status: int) -> None:
 
 def test_a_download_beyond_the_limit_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_client, "MAX_DOWNLOAD_BYTES", 1000)
-    with Loopback(answering(http(b"A" * 1001))) as server, pytest.raises(UnusableAnswer, match="too much"):
+    with Loopback(answering(http(b"A" * 1001))) as server, pytest.raises(UnusableAnswer, match="too large"):
         download(server.origin, "/a.png")
     assert len(server.requests) == 1
 
 
-def test_a_picture_that_lies_ready_is_not_waited_for_as_long_as_one_that_is_drawn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_image_that_lies_ready_is_not_waited_for_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_client, "DOWNLOAD_READ_TIMEOUT_S", 0.1)
-
-    def script(connection: Connection) -> None:
-        connection.request()
-        hanging(connection)
-
-    with Loopback(script) as server, pytest.raises(TimedOut):
-        download(server.origin, "/a.png", read_timeout_s=LONG_S)
+    with Loopback(hanging) as server, pytest.raises(TimedOut):
+        download(server.origin, "/a.png")
     assert len(server.requests) == 3

@@ -1,19 +1,26 @@
-"""The node called from plain Python, against the emulator."""
+"""The nodes called from plain Python and as ComfyUI calls them, against the emulator."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from dalle2.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, OpenAIDalle2
+from dalle2 import nodes
+from dalle2.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, DalleNode, OpenAIDalle2, OpenAIDalle3
 from development.emulator import Emulator
 from tests.stage import KEY
 
 IMAGE, MASK = torch.full((1, 32, 32, 3), 0.5), torch.ones(1, 32, 32)
+BLANK = "Field 'prompt' cannot be empty."
 
 
 @pytest.fixture
@@ -24,44 +31,40 @@ def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
         yield emulator
 
 
-def test_the_node_is_registered_under_its_old_id() -> None:
-    assert NODE_CLASS_MAPPINGS == {"OpenAIDalle2": OpenAIDalle2}
-    assert NODE_DISPLAY_NAME_MAPPINGS == {"OpenAIDalle2": "OpenAI DALL·E 2"}
+def test_the_nodes_have_the_ids_of_the_removed_ones() -> None:
+    assert NODE_CLASS_MAPPINGS == {"OpenAIDalle2": OpenAIDalle2, "OpenAIDalle3": OpenAIDalle3}
+    assert NODE_DISPLAY_NAME_MAPPINGS == {"OpenAIDalle2": "OpenAI DALL·E 2", "OpenAIDalle3": "OpenAI DALL·E 3"}
 
 
-def test_the_function_is_a_coroutine_and_api_call_has_the_signature_of_old() -> None:
-    assert inspect.iscoroutinefunction(getattr(OpenAIDalle2, OpenAIDalle2.FUNCTION))
-    parameters = inspect.signature(OpenAIDalle2.api_call).parameters
-    defaults = {name: parameter.default for name, parameter in parameters.items() if name != "self"}
-    assert defaults == {
-        "prompt": inspect.Parameter.empty,
-        "seed": 0,
-        "image": None,
-        "mask": None,
-        "n": 1,
-        "size": "1024x1024",
-        "auth_token": None,
-        "comfy_api_key": None,
-        "unique_id": None,
-    }
+def test_comfyui_manager_finds_every_node_in_the_text() -> None:
+    """It runs nothing, and takes from each mapping what stands in quotation marks before a colon."""
+    text = Path(nodes.__file__).read_text(encoding="utf-8")
+    mappings = re.findall(r"NODE_CLASS_MAPPINGS = {([^}]*)}", text)
+    assert set(re.findall(r'"([^"]*)"\s*:', " ".join(mappings))) == set(NODE_CLASS_MAPPINGS)
 
 
-@pytest.mark.usefixtures("emulator")
-def test_a_prompt_alone_returns_one_image_tensor() -> None:
-    (image,) = OpenAIDalle2().api_call(prompt="a lighthouse")
-    assert (image.shape, image.dtype) == ((1, 1024, 1024, 3), torch.float32)
-    assert 0 <= image.min() and image.max() <= 1
+COMMON: dict[str, Any] = {"auth_token": None, "comfy_api_key": None, "unique_id": None, "seed": 0, "size": "1024x1024"}
 
 
-def test_an_image_and_a_mask_return_the_image_with_new_paint(emulator: Emulator) -> None:
-    emulator.redraws = True
-    image = torch.full((1, 256, 256, 3), 0.25)
-    mask = torch.zeros(1, 256, 256)
-    mask[:, 64:192, 64:192] = 1
-    (edited,) = OpenAIDalle2().api_call("a hat", image=image, mask=mask, n=2, size="256x256")
-    assert edited.shape == (2, 256, 256, 3)
-    assert (edited[:, mask[0] == 0] == 0.25).all()
-    assert (edited[:, mask[0] == 1] != 0.25).any(dim=-1).float().mean() > 0.9
+@pytest.mark.parametrize(
+    ("node", "own"),
+    [
+        (OpenAIDalle2, {"image": None, "mask": None, "n": 1}),
+        (OpenAIDalle3, {"style": "natural", "quality": "standard"}),
+    ],
+)
+def test_api_call_has_the_signature_of_the_removed_node(node: type[DalleNode], own: dict[str, Any]) -> None:
+    assert inspect.iscoroutinefunction(getattr(node, node.FUNCTION))
+    parameters = inspect.signature(node.api_call).parameters  # type: ignore[attr-defined]
+    assert list(parameters)[:3] == ["self", "prompt", "seed"]
+    defaults = {name: parameter.default for name, parameter in list(parameters.items())[2:]}
+    assert defaults == {**COMMON, **own}
+
+
+def test_numpy_s_whole_numbers_are_whole_numbers(emulator: Emulator) -> None:
+    (images,) = OpenAIDalle2().api_call("a lighthouse", n=np.int64(2), size="256x256")  # type: ignore[arg-type]
+    assert images.shape[0] == 2
+    assert emulator.posts[-1].fields["n"] == 2
 
 
 @pytest.mark.parametrize("seed", [0, 2**31 - 1])
@@ -70,37 +73,72 @@ def test_the_seed_is_never_sent(emulator: Emulator, seed: int) -> None:
     assert all("seed" not in call.fields for call in emulator.posts)
 
 
+@pytest.mark.parametrize("node", [OpenAIDalle2, OpenAIDalle3])
+def test_comfyui_gets_the_images_and_the_line_about_them(
+    node: type[DalleNode], emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "openai-dalle")
+    returned = asyncio.run(node().run(prompt="a lighthouse", unique_id="1"))
+    (line,) = returned["ui"]["openai_dalle"]
+    assert re.fullmatch(r"1 picture · gpt-image-2 · \d+\.\d s", line)
+    assert returned.keys() == {"ui", "result"}
+    assert returned["result"][0].shape == (1, 1024, 1024, 3)
+    assert caplog.messages == [f"{node.__name__}: {line}"]
+
+
+MILLION = "x" * 10**6
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"prompt": " "}, "Field 'prompt' cannot be empty."),
-        ({"prompt": " \n"}, "Field 'prompt' cannot be empty."),
-        ({"prompt": None}, "Field 'prompt' cannot be empty."),
-        ({"prompt": ["x"]}, "Field 'prompt' cannot be empty."),
-        ({"prompt": "a caf\udce9"}, "Field 'prompt' holds half a character"),
-        ({"prompt": "x" * 32_001}, "The prompt has 32001 characters"),
-        ({"size": "512x256"}, "Field 'size' is '512x256'"),
-        ({"n": 0}, "Field 'n' is 0"),
+        ({"prompt": ""}, BLANK),
+        ({"prompt": " \n"}, BLANK),
+        ({"prompt": "\u200b\ufeff\u2060\x00"}, BLANK),
+        ({"prompt": None}, "Field 'prompt' is of the type NoneType; connect a text."),
+        ({"prompt": 5}, "Field 'prompt' is of the type int; connect a text."),
+        ({"prompt": ["x"]}, "Field 'prompt' is of the type list; connect a text."),
+        ({"prompt": "a caf\udce9"}, "The prompt contains a broken character"),
+        ({"prompt": MILLION}, "The prompt has 1000000 characters"),
+        ({"size": "512x256"}, "Field 'size' is '512x256'; it must be one of 256x256, 512x512, 1024x1024."),
+        ({"size": MILLION}, "Field 'size' is 'xxx"),
+        ({"n": 0}, "Field 'n' is 0; it must be a whole number from 1 to 8."),
         ({"n": 9}, "Field 'n' is 9"),
-        ({"n": 2.0}, "Field 'n' is 2.0; it must be a whole number"),
+        ({"n": 2.0}, "Field 'n' is 2.0"),
         ({"n": "2"}, "Field 'n' is '2'"),
+        ({"n": MILLION}, "Field 'n' is 'xxx"),
         ({"n": None}, "Field 'n' is None"),
         ({"n": True}, "Field 'n' is True"),
+        ({"n": np.True_}, "Field 'n' is np.True_"),
+        ({"n": np.float64(2)}, "Field 'n' is np.float64"),
         ({"image": IMAGE}, "requires an image AND a mask"),
         ({"mask": MASK}, "requires an image AND a mask"),
-        ({"image": IMAGE, "mask": torch.zeros(1, 64, 64)}, "The mask is empty"),
-        ({"image": IMAGE, "mask": torch.zeros(1, 32, 32)}, "The mask is empty.*MaskEditor"),
-        ({"image": IMAGE, "mask": torch.ones(1, 16, 16)}, "Mask and Image must be the same size"),
-        ({"image": IMAGE[:, :8, :8], "mask": MASK[:, :8, :8]}, "too small"),
-        ({"image": IMAGE.expand(3, -1, -1, -1), "mask": MASK.expand(2, -1, -1)}, "3 images and 2 masks"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(
     emulator: Emulator, inputs: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DALLE2_MODEL", "gpt-image-2")
-    with pytest.raises(ValueError, match=message):
+    monkeypatch.setenv("DALLE2_MODEL", "dall-e-2")
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         OpenAIDalle2().api_call(**{"prompt": "x", **inputs})
+    assert len(str(caught.value)) < 300
+    assert not emulator.requests
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"quality": "high"}, "Field 'quality' is 'high'; it must be one of standard, hd."),
+        ({"style": ["vivid"]}, "Field 'style' is ['vivid']; it must be one of natural, vivid."),
+        ({"size": "256x256"}, "Field 'size' is '256x256'; it must be one of 1024x1024, 1024x1792, 1792x1024."),
+        ({"prompt": " "}, BLANK),
+    ],
+)
+def test_dall_e_3_refuses_bad_input_before_anything_is_sent(
+    emulator: Emulator, inputs: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        OpenAIDalle3().api_call(**{"prompt": "x", **inputs})
     assert not emulator.requests
 
 
@@ -123,10 +161,23 @@ def test_the_node_is_a_partner_node_exactly_while_the_account_pays(
     assert OpenAIDalle2.API_NODE is uses_account
 
 
-@pytest.mark.parametrize(("prompt", "verdict"), [("a", True), (None, True), ("", "Field 'prompt' cannot be empty.")])
+@pytest.mark.parametrize(("prompt", "verdict"), [("a", True), (None, True), ("", BLANK), ("\u200b", BLANK)])
 def test_a_blank_prompt_does_not_validate_and_a_linked_one_does(prompt: str | None, verdict: bool | str) -> None:
     assert OpenAIDalle2.VALIDATE_INPUTS(prompt) == verdict
 
 
-def test_a_prompt_that_is_missing_is_left_to_comfyui_to_complain_of() -> None:
-    assert OpenAIDalle2.VALIDATE_INPUTS() is True
+def test_the_node_runs_again_when_what_is_set_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [OpenAIDalle2.IS_CHANGED(prompt="x")]
+    for variable, value in (
+        ("OPENAI_API_KEY", "sk-very-secret"),  # another backend
+        ("OPENAI_BASE_URL", "http://127.0.0.1:1/v1"),
+        ("DALLE2_MODEL", "sd-turbo"),
+        ("DALLE2_QUALITY", "high"),
+    ):
+        monkeypatch.setenv(variable, value)
+        names.append(OpenAIDalle2.IS_CHANGED(prompt="x"))
+    assert len(set(names)) == len(names)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-another")  # so that it never holds the key
+    assert OpenAIDalle2.IS_CHANGED(prompt="y") == names[-1]
+    monkeypatch.setenv("DALLE2_QUALITY", "nonsense")
+    assert OpenAIDalle2.IS_CHANGED() == ""

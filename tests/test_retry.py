@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -13,28 +12,54 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dalle2.errors import CONDITIONS, CallCancelled, Condition, ConnectionFailed, ImagesApiError, StatusError, TimedOut
+from dalle2.errors import CallCancelled, ConnectionFailed, StatusError, TimedOut
 from dalle2.models import ErrorDetail
-from dalle2.retry import MAX_BACKOFF_S, MAX_ELAPSED_S, MAX_RETRIES, MAX_WAIT_S, Retrier, is_worth_it, wait_s
+from dalle2.net.retry import (
+    MAX_BACKOFF_S,
+    MAX_ELAPSED_S,
+    Retrier,
+    is_worth_a_retry,
+    wait_s,
+)
 
 NOW_S = 1_800_000_000.0
 NOW = datetime.fromtimestamp(NOW_S, timezone.utc)
-WORTH_IT = {"rate", "busy", "server"}
 
 
-@pytest.mark.parametrize("row", CONDITIONS, ids=lambda row: f"{row.name}-{min(row.statuses, default=0)}")
-def test_a_condition_is_worth_it_or_not_and_the_server_may_say_otherwise(row: Condition) -> None:
-    assert is_worth_it(row, {}) == (row.name in WORTH_IT)
-    assert not is_worth_it(row, {"x-should-retry": "false"})
-    assert is_worth_it(row, {"x-should-retry": " TRUE "}) == (row.name in {*WORTH_IT, "unexpected"})
-    assert is_worth_it(row, {"x-should-retry": "maybe"}) == (row.name in WORTH_IT)
+def refused(status: int, code: str = "", **headers: str) -> StatusError:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return StatusError(status, ErrorDetail(code=code), headers=named)
 
 
-@pytest.mark.parametrize("status", [520, 524])
-def test_an_answer_that_a_gateway_lost_is_not_asked_for_again_whatever_it_says(status: int) -> None:
-    error = StatusError(status, ErrorDetail(), headers={"x-should-retry": "true"})
-    assert not is_worth_it(error.condition, error.headers)
-    assert "not sent again by itself" in str(error)
+@pytest.mark.parametrize(
+    ("error", "transient", "if_the_server_says_so"),
+    [
+        (refused(429), True, True),
+        (refused(409), True, True),
+        (refused(503), True, True),
+        (refused(522), False, True),  # nothing is known of such a status but what the server says
+        (refused(504), False, False),  # the response was lost on its way: it may have been paid
+        (refused(429, "insufficient_quota"), False, False),
+        (refused(503, "model_not_found"), False, False),
+        (refused(400, "moderation_blocked"), False, False),
+        (refused(400), False, False),
+        (refused(401), False, False),
+        (refused(307), False, False),
+    ],
+    ids=lambda value: value.case.name if isinstance(value, StatusError) else "",
+)
+def test_a_server_may_forbid_a_retry_and_seldom_ask_for_one(
+    error: StatusError, transient: bool, if_the_server_says_so: bool
+) -> None:
+    for wish, expected in [
+        ("", transient),
+        ("maybe", transient),
+        ("false", False),
+        (" FALSE ", False),
+        (" TRUE ", if_the_server_says_so),
+    ]:
+        error.headers["x-should-retry"] = wish
+        assert is_worth_a_retry(error, repeatable=False) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,20 +82,6 @@ def test_what_the_server_asks_for_is_obeyed(headers: dict[str, str], expected: f
     assert wait_s(0, headers, now_s=NOW_S, jitter=0.5) == expected
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        *("nan", "-nan", "inf", "-inf", "Infinity", "1e999", "-1", "-0.1", "", " ", "soon", "4 s", "0x10", "٤", "\x00"),
-        *("Fri, 31 Dec 100000 23:59:59 GMT", "Mon, 99 Foo 2026 99:99:99 GMT", "Mon, 00 Jan 0000 00:00:00 GMT"),
-        *("9" * 5000, "Wed, 01 Jan 2026 00:00:00 +9999999", ",,,,", "("),
-    ],
-)
-@pytest.mark.parametrize("name", ["retry-after", "retry-after-ms"])
-def test_hostile_values_end_in_a_sane_wait(name: str, value: str) -> None:
-    wait = wait_s(0, {name: value}, now_s=NOW_S, jitter=0)
-    assert wait in (0.5, 4.0, 0.004) or (wait > MAX_WAIT_S and math.isfinite(wait))
-
-
 @pytest.mark.parametrize(("retry_number", "longest"), [(0, 0.5), (1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (5000, 8)])
 def test_the_backoff_doubles_up_to_its_limit_and_jitters_downwards(retry_number: int, longest: float) -> None:
     assert wait_s(retry_number, {}, now_s=NOW_S, jitter=0) == longest
@@ -78,12 +89,17 @@ def test_the_backoff_doubles_up_to_its_limit_and_jitters_downwards(retry_number:
 
 
 HEADER = st.text() | st.floats().map(str) | st.integers().map(str) | st.datetimes().map(format_datetime)
+STRANGE_DATES = [
+    "Fri, 31 Dec 100000 23:59:59 GMT",
+    "Mon, 99 Foo 2026 99:99:99 GMT",
+    "Wed, 01 Jan 2026 00:00:00 +9999999",
+]
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(
     st.integers(0, 10**6),
-    st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms", "x-should-retry"]), HEADER),
+    st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms"]), HEADER | st.sampled_from(STRANGE_DATES)),
     st.floats(0, 4e9),
     st.floats(0, 1),
 )
@@ -93,9 +109,8 @@ def test_any_headers_give_a_wait_that_is_a_number(
     wait = wait_s(retry_number, headers, now_s=now_s, jitter=jitter)
     assert wait >= 0
     assert math.isfinite(wait)
-    if not {"retry-after", "retry-after-ms"} & headers.keys():
+    if not headers:
         assert wait <= MAX_BACKOFF_S
-    assert all(is_worth_it(row, headers) in (True, False) for row in CONDITIONS)
 
 
 @dataclass
@@ -110,11 +125,12 @@ class Bench:
     waits: list[float] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
 
-    def pause(self, seconds: float) -> bool:
-        if seconds:
-            self.waits.append(seconds)
-        self.now_s += seconds
+    def is_cancelled(self) -> bool:
         return self.now_s >= self.cancel_at_s
+
+    def pause(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now_s += seconds
 
     def say(self, text: str, for_s: float) -> None:
         self.texts.append(text)
@@ -128,31 +144,22 @@ class Bench:
         return outcome
 
     def run(self, *, repeatable: bool = False) -> str:
-        retrier = Retrier(self.pause, self.say, jitter=lambda: 0.0, clock=lambda: self.now_s)
+        retrier = Retrier(self.is_cancelled, self.pause, self.say, jitter=lambda: 0.0, clock=lambda: self.now_s)
         return retrier.run(self.send, repeatable=repeatable)
 
 
-def refused(status: int, **headers: str) -> StatusError:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return StatusError(status, ErrorDetail(), headers=named)
-
-
-def lost(
-    *, sent: bool, worth_a_retry: bool = True, kind: Callable[..., ConnectionFailed] = ConnectionFailed
-) -> Exception:
-    return kind("Lost.", sent=sent, worth_a_retry=worth_a_retry)
-
-
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504])
-def test_what_passes_is_sent_again_and_the_wait_is_told(status: int) -> None:
-    bench = Bench([refused(status), refused(status), "drawn"])
-    assert bench.run() == "drawn"
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503])
+def test_a_transient_status_is_sent_again_and_the_wait_is_shown(status: int) -> None:
+    assert Bench([refused(status), refused(status), "drawn"]).run() == "drawn"
+    bench = Bench([refused(status)])
+    with pytest.raises(StatusError):
+        bench.run()
     assert (bench.calls, bench.waits) == (3, [0.5, 1.0])
-    what = "Rate limited" if status == 429 else f"The server answered {status}"
-    assert bench.texts == [f"{what}, trying again in 1 s"] * 2
+    what = "Rate limited" if status == 429 else f"The server responded with {status}"
+    assert bench.texts == [f"{what}, trying again in a second"] * 2
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 407, 413, 422, 501, 524, 307])
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 407, 413, 422, 501, 504, 520, 524, 307])
 def test_any_other_status_is_not_sent_again(status: int) -> None:
     bench = Bench([refused(status)])
     with pytest.raises(StatusError):
@@ -160,15 +167,8 @@ def test_any_other_status_is_not_sent_again(status: int) -> None:
     assert (bench.calls, bench.waits, bench.texts) == (1, [], [])
 
 
-def test_the_third_failure_is_the_last() -> None:
-    bench = Bench([refused(500), refused(502), refused(503)])
-    with pytest.raises(StatusError) as caught:
-        bench.run()
-    assert (bench.calls, caught.value.status_code) == (1 + MAX_RETRIES, 503)
-
-
 @pytest.mark.parametrize(
-    ("sent", "repeatable", "worth_a_retry", "calls"),
+    ("sent", "repeatable", "is_transient", "calls"),
     [
         (False, False, True, 3),
         (False, True, True, 3),
@@ -180,52 +180,48 @@ def test_the_third_failure_is_the_last() -> None:
 )
 @pytest.mark.parametrize("kind", [ConnectionFailed, TimedOut])
 def test_a_lost_connection_is_tried_again_when_that_cannot_cost_twice(
-    kind: type[ConnectionFailed], sent: bool, repeatable: bool, worth_a_retry: bool, calls: int
+    kind: type[ConnectionFailed], sent: bool, repeatable: bool, is_transient: bool, calls: int
 ) -> None:
-    bench = Bench([lost(sent=sent, worth_a_retry=worth_a_retry, kind=kind)])
+    bench = Bench([kind("Lost.", sent=sent, is_transient=is_transient)])
     with pytest.raises(kind):
         bench.run(repeatable=repeatable)
     assert bench.calls == calls
+    assert bench.texts == ["No connection, trying again in a second"] * (calls - 1)
 
 
 def test_the_server_s_wait_is_obeyed_up_to_the_limit() -> None:
     bench = Bench([refused(429, retry_after="120"), "drawn"])
     assert bench.run() == "drawn"
     assert bench.waits == [120]
-    assert bench.texts[0] == "Rate limited, trying again in 120 s"
+    assert bench.texts[0] == "Rate limited, trying again in 2 minutes"
 
 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ("120.5", "wait 121 s"),
-        ("121", "wait 121 s"),
-        ("3600", "wait 60 min"),
-        ("86400", "wait 24 h"),
-        ("1e300", "more than two days"),
+        ("120.5", "in 3 minutes"),
+        ("600", "in 10 minutes"),
+        ("3600", "in 60 minutes"),
+        ("10800", "in 3 hours"),
+        ("86400", "in 24 hours"),
+        ("864000", "in 10 days"),
+        ("1e300", "in more than a year"),
     ],
 )
-def test_beyond_the_limit_it_fails_at_once_and_says_how_long(asked: str, said: str) -> None:
+def test_a_longer_wait_is_an_error_that_says_how_long(asked: str, said: str) -> None:
     bench = Bench([refused(429, retry_after=asked)])
     with pytest.raises(StatusError, match="Rate Limit Exceeded:") as caught:
         bench.run()
-    assert said in str(caught.value)
-    assert len(str(caught.value)) < 300
+    assert f"Run again {said}. Nothing was charged." in str(caught.value)
     assert (bench.calls, bench.waits) == (1, [])
 
 
-def test_no_new_attempt_begins_after_the_time_is_up() -> None:
-    bench = Bench([refused(503)], seconds_a_call=MAX_ELAPSED_S - 0.4)
+@pytest.mark.parametrize(("wait", "seconds_a_call", "calls"), [("", MAX_ELAPSED_S - 0.4, 1), ("120", 200.0, 2)])
+def test_no_attempt_begins_after_the_time_is_up(wait: str, seconds_a_call: float, calls: int) -> None:
+    bench = Bench([refused(503, retry_after=wait)], seconds_a_call=seconds_a_call)
     with pytest.raises(StatusError):
         bench.run()
-    assert bench.calls == 1
-
-
-def test_the_longest_waits_stay_within_the_time() -> None:
-    bench = Bench([refused(503, retry_after="120")], seconds_a_call=200)
-    with pytest.raises(StatusError):
-        bench.run()
-    assert bench.calls == 2
+    assert bench.calls == calls
 
 
 @pytest.mark.parametrize(("cancel_at_s", "calls"), [(0.0, 0), (0.5, 1), (1.5, 2)])
@@ -236,14 +232,7 @@ def test_a_cancel_ends_it_before_the_next_attempt(cancel_at_s: float, calls: int
     assert bench.calls == calls
 
 
-def test_an_error_of_another_kind_passes_through() -> None:
-    bench = Bench([ImagesApiError("No.")])
-    with pytest.raises(ImagesApiError, match=r"No\."):
-        bench.run(repeatable=True)
-    assert bench.calls == 1
-
-
-def test_left_to_itself_it_tries_again_without_a_word(
+def test_by_default_it_tries_again_without_a_word(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)

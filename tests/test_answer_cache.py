@@ -1,0 +1,179 @@
+"""Which answers are kept that were paid for, for whom, and for how long."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+
+import pytest
+
+from dalle2.api_client import Answer
+from dalle2.generation.answer_cache import MAX_AGE_S, AnswerCache, CachedAnswer
+from dalle2.generation.threads import map_threads
+from dalle2.models import ImageRequest, Picture
+from tests.loopback import wait_for
+
+REQUEST = ImageRequest(prompt="a", model="m", n=1, size="256x256")
+LIMIT_BYTES = 100
+
+
+class Cache(AnswerCache):
+    """A cache whose time is a number, and whose limit is small."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        super().__init__(clock=lambda: self.now_s, max_free_bytes=LIMIT_BYTES)
+
+    def add(self, key: str = "a", size: int = 1) -> CachedAnswer:
+        """Keep an answer of that many bytes, which no call uses."""
+        entry = self.reserve(key, threading.Event())
+        entry.answer = answer(size)
+        self.checkin(entry)
+        return entry
+
+    def take(self, key: str = "a") -> CachedAnswer | None:
+        """What a new call gets."""
+        return self.checkout(key, threading.Event())
+
+
+def answer(size: int = 1) -> Answer:
+    return Answer(REQUEST, (Picture(b64_json=bytes(size)),))
+
+
+def test_an_answer_belongs_to_its_call_until_that_gives_it_back() -> None:
+    cache = Cache()
+    entry = cache.reserve("a", threading.Event())
+    entry.answer = answer()
+    assert cache.take() is None
+    cache.checkin(entry)
+    assert not entry.is_reused
+    assert cache.take() is entry
+    assert entry.is_reused and cache.take() is None
+    cache.discard(entry)
+    assert cache.take() is None
+
+
+def test_only_the_same_call_gets_an_answer_and_the_oldest_first() -> None:
+    cache = Cache()
+    first, second = cache.add(), cache.add()
+    assert cache.take("b") is None
+    assert [cache.take(), cache.take(), cache.take()] == [first, second, None]
+
+
+@pytest.mark.parametrize(("age_s", "there"), [(MAX_AGE_S - 1, True), (MAX_AGE_S, False), (MAX_AGE_S + 1, False)])
+def test_an_answer_is_kept_for_an_hour(age_s: float, there: bool) -> None:
+    cache = Cache()
+    cache.add()
+    cache.now_s = age_s
+    assert (cache.take() is not None) == there
+
+
+def test_the_hour_begins_when_the_call_gives_the_answer_back() -> None:
+    cache = Cache()
+    entry = cache.reserve("a", threading.Event())
+    entry.answer = answer()
+    cache.now_s = MAX_AGE_S + 1
+    cache.add("b")
+    cache.checkin(entry)
+    assert cache.take() is entry
+
+
+def test_the_memory_of_an_answer_is_freed_without_any_further_call() -> None:
+    cache = AnswerCache(max_age_s=0.05)
+    entry = cache.reserve("a", threading.Event())
+    entry.answer = answer()
+    freed = weakref.ref(entry)
+    cache.checkin(entry)
+    del entry
+    wait_for(lambda: freed() is None)
+
+
+def test_each_answer_is_freed_when_its_own_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits_s: list[float] = []
+    on_time = []
+
+    class Timer(threading.Timer):
+        def start(self) -> None:
+            waits_s.append(self.interval)
+            on_time.append(self.function)
+
+    monkeypatch.setattr(threading, "Timer", Timer)
+    cache = Cache()
+    cache.add()
+    cache.now_s = MAX_AGE_S - 60
+    cache.add()
+    cache.now_s = MAX_AGE_S
+    on_time[0]()
+    assert waits_s == [MAX_AGE_S, MAX_AGE_S - 60]
+
+
+def test_an_answer_is_kept_also_when_no_timer_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    cache = AnswerCache(max_age_s=0.05)
+    entry = cache.reserve("a", threading.Event())
+    entry.answer = answer()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        cache.checkin(entry)
+    assert cache.checkout("a", threading.Event()) is entry
+
+
+def test_above_the_limit_the_oldest_is_dropped_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    cache = Cache()
+    for key in "abcd":
+        cache.add(key, LIMIT_BYTES // 4)
+    assert not caplog.records
+    cache.add("e", 1)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "A paid answer was dropped" in caplog.text
+    assert [key for key in "abcde" if cache.take(key)] == ["b", "c", "d", "e"]
+
+
+def test_what_is_in_use_does_not_count() -> None:
+    cache = Cache()
+    cache.add("a", LIMIT_BYTES)
+    used = cache.take("a")
+    cache.add("b", LIMIT_BYTES)
+    assert used
+    cache.discard(used)
+    assert cache.take("b")
+
+
+def test_what_was_downloaded_counts() -> None:
+    cache = Cache()
+    entry = cache.reserve("a", threading.Event())
+    entry.answer = Answer(REQUEST, (Picture(url="https://example.com/a.png"),))
+    entry.downloads[0] = bytes(LIMIT_BYTES + 1)
+    cache.checkin(entry)
+    assert cache.take() is None
+
+
+def test_only_what_a_cancelled_call_still_uses_is_coming() -> None:
+    cache, cancelled = Cache(), threading.Event()
+    entry = cache.reserve("a", cancelled)
+    assert not cache.is_coming("a")
+    cancelled.set()
+    assert cache.is_coming("a") and not cache.is_coming("b")
+    entry.answer = answer()
+    assert cache.is_coming("a") and cache.take() is None
+    cache.checkin(entry)
+    assert not cache.is_coming("a") and cache.take() is entry
+
+
+def test_an_answer_that_never_came_is_neither_kept_nor_coming() -> None:
+    cache, cancelled = Cache(), threading.Event()
+    entry = cache.reserve("a", cancelled)
+    cancelled.set()
+    cache.checkin(entry)
+    assert not cache.is_coming("a") and cache.take() is None
+
+
+def test_many_threads_never_share_an_answer() -> None:
+    cache = Cache()
+    for _ in range(100):
+        cache.add()
+    found = map_threads(lambda _: cache.take(), range(100), limit=8)
+    assert len(set(map(id, found))) == 100

@@ -1,0 +1,88 @@
+"""A call in plain Python, and several calls of one node; `test_comfyui` has them beside an event loop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from dalle2.api_client import Answer
+from dalle2.generation.answer_cache import AnswerCache
+from dalle2.generation.call_context import CallContext, CallGroup, single_call
+from dalle2.models import ImageRequest
+
+ANSWER = Answer(ImageRequest(prompt="a", model="m", n=1, size="256x256"), ())
+
+
+@pytest.fixture
+def cache() -> AnswerCache:
+    return AnswerCache()
+
+
+def paid(call: CallContext, cache: AnswerCache, key: str) -> None:
+    """Let a call have an answer that was paid for."""
+    entry = cache.reserve(key, call.cancelled)
+    entry.answer = ANSWER
+    call.use(entry)
+
+
+def is_kept(cache: AnswerCache, key: str) -> bool:
+    """Whether the next call gets the answer."""
+    return cache.checkout(key, threading.Event()) is not None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_in_plain_python_an_answer_is_kept_when_the_call_fails(fails: bool, cache: AnswerCache) -> None:
+    with suppress(KeyboardInterrupt), single_call(cache) as call:
+        paid(call, cache, "a")
+        if fails:
+            raise KeyboardInterrupt
+    assert is_kept(cache, "a") == fails
+
+
+def test_the_answer_of_a_failed_call_is_free_before_its_group_has_ended(cache: AnswerCache) -> None:
+    group = CallGroup()
+    failed, other = CallContext(cache, group), CallContext(cache, group)
+    group.join()
+    group.join()
+    paid(failed, cache, "a")
+    failed.finish()
+    group.leave(failed, delivered=False)
+    assert not cache.is_coming("a")  # the other one would wait for it for ever
+    assert cache.checkout("a", other.cancelled)
+
+
+def test_a_pause_ends_at_once_when_the_call_is_cancelled(cache: AnswerCache) -> None:
+    call = CallContext(cache)
+    call.cancelled.set()
+    began_s = time.monotonic()
+    call.pause(60)
+    assert time.monotonic() - began_s < 10
+
+
+def test_the_line_says_what_is_done_and_for_how_long(cache: AnswerCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    call = CallContext(cache)
+    lines: list[str] = []
+
+    def look_at(*moments_s: float) -> None:
+        for clock[0] in moments_s:
+            lines.append(call.line)
+
+    call.begin("Waiting for gpt-image-2")
+    look_at(100.2, 112.0)
+    call.say("Rate limited, trying again in 4 s", 4)
+    look_at(112.0, 115.9, 116.0)
+    call.say("done")
+    look_at(116.0)
+    assert lines == [
+        "Waiting for gpt-image-2, 0 s",
+        "Waiting for gpt-image-2, 12 s",
+        "Rate limited, trying again in 4 s",
+        "Rate limited, trying again in 4 s",
+        "Waiting for gpt-image-2, 16 s",
+        "done",
+    ]

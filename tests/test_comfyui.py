@@ -1,0 +1,297 @@
+"""A call beside the event loop, and what ComfyUI is told of it; `test_in_comfyui` has the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dalle2 import comfyui
+from dalle2.api_client import Answer
+from dalle2.comfyui import CANCELLED, Host, replace_built_in
+from dalle2.errors import ImagesApiError
+from dalle2.generation.answer_cache import AnswerCache
+from dalle2.generation.call_context import CallContext
+from dalle2.models import ImageRequest
+from dalle2.settings import SettingsError
+from tests.loopback import LONG_S, wait_beside_loop, wait_for
+
+ANSWER = Answer(ImageRequest(prompt="a", model="m", n=1, size="256x256"), ())
+
+
+@pytest.fixture
+def cache() -> AnswerCache:
+    return AnswerCache()
+
+
+@pytest.fixture
+def host(cache: AnswerCache) -> Host:
+    return Host(cache)
+
+
+class Interrupted(BaseException):
+    """ComfyUI's InterruptProcessingException."""
+
+
+class FakeComfyUI:
+    """What the node touches of a running ComfyUI: the interrupt, the texts and steps on nodes, the table of nodes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.interrupted = False
+        self.texts: list[tuple[str, str]] = []
+        self.steps: list[tuple[int, int, str, str]] = []
+        management = SimpleNamespace(
+            processing_interrupted=lambda: self.interrupted, InterruptProcessingException=Interrupted
+        )
+        server = SimpleNamespace(send_progress_text=lambda text, node_id: self.texts.append((text, node_id)))
+        self.nodes = SimpleNamespace(NODE_CLASS_MAPPINGS={}, NODE_DISPLAY_NAME_MAPPINGS={})
+        modules = {
+            "comfy.model_management": management,
+            "comfy.utils": SimpleNamespace(ProgressBar=self._bar),
+            "comfy.cli_args": SimpleNamespace(args=SimpleNamespace(comfy_api_base="https://staging.example")),
+            "server": SimpleNamespace(PromptServer=SimpleNamespace(instance=server)),
+            "folder_paths": SimpleNamespace(get_system_user_directory=lambda name: f"/user/__{name}"),
+            "nodes": self.nodes,
+        }
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+
+    def _bar(self, total: int, node_id: str) -> Any:
+        def update(done: int, preview: tuple[str, Image.Image, int]) -> None:
+            self.steps.append((done, total, preview[0], node_id))
+
+        return SimpleNamespace(update_absolute=update)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeComfyUI:
+    return FakeComfyUI(monkeypatch)
+
+
+class Blocked:
+    """A call that has an answer and blocks until it is released."""
+
+    def __init__(self, cache: AnswerCache, ending: BaseException | None = None) -> None:
+        self.began, self.release, self.ended = threading.Event(), threading.Event(), threading.Event()
+        self.context: CallContext | None = None
+        self._cache = cache
+        self._ending = ending
+
+    def __call__(self, context: CallContext) -> str:
+        self.context = context
+        use(context, self._cache)
+        self.began.set()
+        self.release.wait(LONG_S)
+        self.ended.set()
+        if self._ending is not None:
+            raise self._ending
+        return "images"
+
+
+def use(context: CallContext, cache: AnswerCache, key: str = "a") -> None:
+    entry = cache.reserve(key, context.cancelled)
+    entry.answer = ANSWER
+    context.use(entry)
+
+
+def is_kept(cache: AnswerCache) -> bool:
+    """Whether the next call gets the answer; it is then there no more."""
+    return cache.checkout("a", threading.Event()) is not None
+
+
+async def run(host: Host, call: Callable[[CallContext], Any], node_id: str | None = "1") -> Any:
+    return await host.run_beside_loop(call, node_id)
+
+
+def test_the_result_is_returned_and_its_answer_not_kept(host: Host, cache: AnswerCache) -> None:
+    def call(context: CallContext) -> int:
+        use(context, cache)
+        return 42
+
+    assert asyncio.run(run(host, call)) == 42
+    assert not is_kept(cache)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [(ImagesApiError("no images"), RuntimeError), (SettingsError("no key"), ValueError), (KeyError("x"), KeyError)],
+)
+def test_an_error_comes_after_the_first_await_and_without_a_module_path(
+    error: Exception, shown: type[Exception], host: Host, cache: AnswerCache
+) -> None:
+    call = Blocked(cache, error)
+    call.release.set()
+
+    async def look() -> Exception:
+        task = asyncio.create_task(run(host, call))
+        await asyncio.sleep(0)
+        assert not task.done()
+        with pytest.raises(shown) as caught:
+            await task
+        return caught.value
+
+    raised = asyncio.run(look())
+    assert type(raised) is shown
+    assert str(raised) == str(error)
+    assert is_kept(cache)
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_and_leaves_nothing(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def look() -> None:
+        task = asyncio.create_task(run(host, lambda context: 1))
+        await asyncio.sleep(0)
+        assert not task.done()
+        with pytest.raises(RuntimeError, match="new thread"):
+            await task
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        asyncio.run(look())
+    assert asyncio.run(run(host, lambda context: context.group.step())) == (1, 1)  # a group of its own
+
+
+def test_an_interrupted_call_ends_within_a_moment_and_keeps_its_answer(
+    host: Host, cache: AnswerCache, fake: FakeComfyUI
+) -> None:
+    call = Blocked(cache)
+
+    async def interrupt() -> float:
+        task = asyncio.create_task(run(host, call))
+        await wait_beside_loop(call.began.is_set)
+        fake.interrupted = True
+        began_s = time.monotonic()
+        with pytest.raises(Interrupted):
+            await task
+        return time.monotonic() - began_s
+
+    assert asyncio.run(interrupt()) < 1  # POLL_S, on a busy machine
+    assert fake.texts[-1] == (CANCELLED, "1")
+    assert CANCELLED == "Cancelled. A paid answer is kept for an hour."
+    assert call.context and call.context.cancelled.is_set()
+    assert cache.is_coming("a") and not is_kept(cache)
+    call.release.set()
+    wait_for(lambda: is_kept(cache))
+
+
+def test_a_cancelled_call_that_fails_later_leaves_no_complaint(
+    host: Host, cache: AnswerCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def cancel() -> None:
+        call = Blocked(cache, ImagesApiError("too late"))
+        task = asyncio.create_task(run(host, call))
+        await wait_beside_loop(call.began.is_set)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        call.release.set()
+        await wait_beside_loop(lambda: is_kept(cache))
+        await asyncio.sleep(0.05)  # the loop hears of the end of the thread
+
+    asyncio.run(cancel())
+    wait_for(lambda: not any(thread.name == "openai-dalle" for thread in threading.enumerate()))
+    gc.collect()  # asyncio complains of an error that nobody asked for when it is collected
+    assert not caplog.records
+
+
+def test_the_calls_of_one_node_are_delivered_together_or_not_at_all(host: Host, cache: AnswerCache) -> None:
+    bad = Blocked(cache, ValueError("no"))
+
+    async def both() -> None:
+        good = asyncio.create_task(run(host, lambda context: use(context, cache)))
+        failing = asyncio.create_task(run(host, bad))
+        await good
+        await wait_beside_loop(bad.began.is_set)
+        assert not is_kept(cache)
+        bad.release.set()
+        with pytest.raises(ValueError, match="no"):
+            await failing
+
+    asyncio.run(both())
+    assert [is_kept(cache), is_kept(cache), is_kept(cache)] == [True, True, False]
+
+
+def test_another_node_s_failure_does_not_matter(host: Host, cache: AnswerCache) -> None:
+    async def both() -> None:
+        calls = [run(host, lambda context: use(context, cache)), run(host, lambda context: 1 // 0, "2")]
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    asyncio.run(both())
+    assert not is_kept(cache)
+
+
+def test_lines_and_steps_are_shown_on_the_node(host: Host, fake: FakeComfyUI) -> None:
+    def call(context: CallContext) -> None:
+        context.group.expect(2)
+        context.begin("Waiting for gpt-image-2")
+        wait_for(lambda: bool(fake.texts))
+        context.step(Image.new("RGB", (8, 8)))
+        context.step(Image.new("RGBA", (8, 8)))
+        context.say("2 pictures")
+
+    asyncio.run(run(host, call, "7"))
+    assert fake.texts == [("Waiting for gpt-image-2, 0 s", "7"), ("2 pictures", "7")]
+    assert fake.steps == [(1, 2, "JPEG", "7"), (2, 2, "PNG", "7")]
+
+
+def test_the_base_of_comfy_org_and_the_folder_of_settings_are_comfyui_s(fake: FakeComfyUI) -> None:
+    assert comfyui.comfy_api_base() == "https://staging.example"
+    assert comfyui.settings_folder() == Path("/user/__openai_dalle")
+
+
+class Ours:
+    """A node of this package."""
+
+
+def built_in(module: str) -> type:
+    """A node that ComfyUI has already, as ComfyUI names the place that it is from."""
+    return type("OpenAIDalle2", (), {"RELATIVE_PYTHON_MODULE": module})
+
+
+def test_comfyui_s_own_node_is_replaced_and_help_pages_are_found(
+    fake: FakeComfyUI, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.nodes.NODE_CLASS_MAPPINGS["OpenAIDalle2"] = built_in("comfy_api_nodes.nodes_openai")
+    with caplog.at_level(logging.INFO, "openai-dalle"):
+        replace_built_in("OpenAIDalle2", Ours, "OpenAI DALL·E 2")
+    assert fake.nodes.NODE_CLASS_MAPPINGS == {"OpenAIDalle2": Ours}
+    assert fake.nodes.NODE_DISPLAY_NAME_MAPPINGS == {"OpenAIDalle2": "OpenAI DALL·E 2"}
+    folder = Path(comfyui.__file__).parent.name
+    assert Ours.RELATIVE_PYTHON_MODULE == f"custom_nodes.{folder}"  # type: ignore[attr-defined]
+    assert "replaces ComfyUI's own" in caplog.text
+
+
+@pytest.mark.parametrize("other", [built_in("custom_nodes.other"), type("OpenAIDalle2", (), {}), None])
+def test_another_package_s_node_is_left_alone(other: type | None, fake: FakeComfyUI) -> None:
+    before = {"OpenAIDalle2": other} if other else {}
+    fake.nodes.NODE_CLASS_MAPPINGS.update(before)
+    replace_built_in("OpenAIDalle2", Ours, "OpenAI DALL·E 2")
+    assert fake.nodes.NODE_CLASS_MAPPINGS == before
+    assert not fake.nodes.NODE_DISPLAY_NAME_MAPPINGS
+
+
+def test_outside_of_comfyui_nothing_is_replaced(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namesake = SimpleNamespace(NODE_CLASS_MAPPINGS={"OpenAIDalle2": built_in("comfy_api_nodes.nodes_openai")})
+    monkeypatch.setitem(sys.modules, "nodes", namesake)  # any program may have a module of that name
+    with caplog.at_level(logging.DEBUG):
+        replace_built_in("OpenAIDalle2", Ours, "OpenAI DALL·E 2")
+    assert namesake.NODE_CLASS_MAPPINGS["OpenAIDalle2"] is not Ours
+    assert comfyui.comfy_api_base() == "https://api.comfy.org"
+    assert comfyui.settings_folder() is None
+    assert not caplog.records

@@ -1,0 +1,637 @@
+"""From jobs to images: what is paid for is delivered, once, whatever comes in between."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from dalle2.api_client import Answer, ImagesClient
+from dalle2.backends import Backend, DalleRequest, PromptTooLong
+from dalle2.comfyui import Host
+from dalle2.errors import (
+    CallCancelled,
+    Charge,
+    Connection,
+    ImagesApiError,
+    StatusError,
+    UnusableAnswer,
+    connection_error,
+)
+from dalle2.generation.answer_cache import AnswerCache, CachedAnswer
+from dalle2.generation.fallback import Job, ServerMemory
+from dalle2.generation.pipeline import Generator, Result, as_batch, summary
+from dalle2.models import ImageRequest, Picture
+from dalle2.nodes import DalleNode, OpenAIDalle2
+from development.emulator import Emulator, Fault, RequestRecord
+from tests.loopback import (
+    Loopback,
+    Node,
+    QuickCall,
+    answering,
+    encoded,
+    http,
+    image_and_mask,
+    overlap,
+    wait_beside_loop,
+    wait_for,
+)
+from tests.pictures import png
+
+KEPT = "Your paid answer is kept for an hour: run again, and only what is missing is fetched."
+
+
+class WatchedCache(AnswerCache):
+    """A cache that knows which entries its calls have not given back, and whether a call ever had to wait."""
+
+    def __init__(self, max_free_bytes: int = 2**20) -> None:
+        super().__init__(max_free_bytes=max_free_bytes)
+        self.in_use: list[CachedAnswer] = []
+        self.entries: list[weakref.ref[CachedAnswer]] = []
+
+    def checkout(self, key: str, cancelled: threading.Event) -> CachedAnswer | None:
+        entry = super().checkout(key, cancelled)
+        if entry is not None:
+            self.in_use.append(entry)
+        return entry
+
+    def reserve(self, key: str, cancelled: threading.Event) -> CachedAnswer:
+        entry = super().reserve(key, cancelled)
+        self.in_use.append(entry)
+        self.entries.append(weakref.ref(entry))
+        return entry
+
+    def checkin(self, entry: CachedAnswer) -> None:
+        super().checkin(entry)
+        self.in_use = [other for other in self.in_use if other is not entry]
+
+    def discard(self, entry: CachedAnswer) -> None:
+        super().discard(entry)
+        self.in_use = [other for other in self.in_use if other is not entry]
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[WatchedCache]:
+    """The cache of the node. Whatever happens in a test, no call may keep an entry after its end."""
+    cache = WatchedCache()
+    monkeypatch.setattr(DalleNode, "cache", cache)
+    monkeypatch.setattr(DalleNode, "host", Host(cache))
+    yield cache
+    assert not cache.in_use
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Emulator]:
+    with Emulator("sdcpp", api_key=None, keep_files=False) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch, cache: WatchedCache) -> Node:
+    return Node(monkeypatch)
+
+
+@pytest.fixture
+def emulator(running: Emulator, node: Node) -> Emulator:
+    running.reset()
+    running.answer_size = (32, 32)
+    node.use(running)
+    return running
+
+
+def downloads(emulator: Emulator) -> list[RequestRecord]:
+    return [request for request in emulator.requests if request.method == "GET" and "/pictures/" in request.path]
+
+
+def test_images_come_in_the_order_of_their_index(emulator: Emulator, node: Node) -> None:
+    emulator.result = "url"
+    alone = node.draw(n=4)
+    emulator.picture_delay_s = [0.2, 0.1, 0.05, 0]
+    assert torch.equal(node.draw(n=4), alone)
+
+
+def test_images_are_downloaded_side_by_side(emulator: Emulator, node: Node) -> None:
+    emulator.result = "url"
+    emulator.picture_delay_s = 0.4
+    node.draw(n=8)
+    assert len(downloads(emulator)) == 8
+    assert overlap(downloads(emulator))
+
+
+def batch(size: int) -> dict[str, Any]:
+    """The inputs of an edit of so many images, each of another grey."""
+    images = torch.stack([torch.full((32, 32, 3), value / 10) for value in range(size)])
+    return {"image": images, "mask": image_and_mask()["mask"]}
+
+
+def test_a_batch_is_asked_for_four_at_a_time_and_comes_in_order(emulator: Emulator, node: Node) -> None:
+    emulator.delay_s = 0.15
+    images = node.draw(**batch(6), n=2)
+    assert images.shape == (12, 256, 256, 3)
+    assert torch.allclose(images[:, -1, 0, 0], torch.arange(6).repeat_interleave(2) / 10, atol=1 / 255)
+    spans = [(request.started, request.answered or 0) for request in emulator.posts]
+    together = [sum(start <= moment < end for start, end in spans) for moment, _ in spans]
+    assert max(together) == 4
+
+
+def test_the_next_run_downloads_what_is_missing_and_nothing_else(emulator: Emulator, node: Node) -> None:
+    emulator.result = "url"
+    emulator.fail(Fault("missing_picture"))
+    with pytest.raises(UnusableAnswer) as caught:
+        node.draw(n=3, seed=1)
+    assert f"Not fetched yet: 1 of 3. {KEPT} Nothing is charged a second time." in str(caught.value)
+    assert len(downloads(emulator)) == 3
+    assert node.draw(n=3, seed=2).shape[0] == 3
+    assert (len(emulator.posts), emulator.paid_pictures, len(downloads(emulator))) == (1, 3, 4)
+    assert node.text.endswith("3 paid for before")
+    assert node.draw(n=3).shape[0] == 3
+    assert (len(emulator.posts), emulator.paid_pictures) == (2, 6)
+    assert "paid for before" not in node.text
+
+
+@pytest.mark.parametrize("fault", ["missing_picture", "expired_picture", "not_an_image", "svg_bomb", "huge_png"])
+def test_what_fails_twice_is_given_up_and_the_rest_delivered(
+    fault: str, emulator: Emulator, node: Node, cache: WatchedCache
+) -> None:
+    emulator.result = "url"
+    emulator.fail(Fault(fault, "pictures"))
+    with pytest.raises(UnusableAnswer, match="Not fetched yet: 1 of 3"):
+        node.draw(n=3)
+    emulator.fail(Fault(fault, "pictures"))
+    assert node.draw(n=3).shape[0] == 2
+    assert node.text.startswith("2 of 3 pictures")
+    assert len(emulator.posts) == 1
+    node.draw(n=3)
+    assert len(emulator.posts) == 2  # nothing was left of the first answer
+
+
+@pytest.mark.parametrize("fault", ["drop_before", "drop_during", "drop_after", "unavailable", "rate_limit"])
+def test_what_may_pass_is_kept_as_long_as_it_takes(fault: str, emulator: Emulator, node: Node) -> None:
+    emulator.result = "url"
+    emulator.fail(Fault(fault, "pictures", times=9))
+    for _ in range(3):
+        with pytest.raises(UnusableAnswer, match="Not fetched yet: 1 of 1"):
+            node.draw()
+    assert node.draw().shape[0] == 1
+    assert (len(emulator.posts), emulator.paid_pictures, len(downloads(emulator))) == (1, 1, 10)
+
+
+def test_a_broken_image_among_good_ones_does_not_hold_them_up(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    good = encoded(png())
+    body = {"data": [good, encoded(b"junk"), good, {"b64_json": "%"}]}
+    with Loopback(answering(http(body))) as server:
+        node.use(server.origin)
+        assert node.draw(n=4).shape[0] == 2
+        assert len(server.requests) == 1  # there is no address to fetch the last one from
+    assert node.text.startswith("2 of 4 pictures")
+    assert "1 of 3 images could not be fetched" in caplog.text
+
+
+def test_more_images_than_were_asked_for_are_left_out(node: Node) -> None:
+    with Loopback(answering(http({"data": [encoded(png())] * 50}))) as server:
+        node.use(server.origin)
+        assert node.draw(n=2).shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "settings", "posts"),
+    [
+        (image_and_mask(), image_and_mask(), {}, 1),
+        (image_and_mask(), image_and_mask(0.6), {}, 2),
+        ({}, image_and_mask(), {}, 2),
+        ({}, {"prompt": "another"}, {}, 2),
+        ({}, {"n": 2}, {}, 2),
+        ({}, {"size": "512x512"}, {}, 2),
+        ({}, {}, {"OPENAI_API_KEY": "sk-another"}, 2),
+        ({}, {}, {"DALLE2_MODEL": "dall-e-2"}, 2),
+        ({}, {}, {"DALLE2_QUALITY": "high"}, 2),
+    ],
+)
+def test_only_the_same_call_gets_what_was_kept(
+    first: dict[str, Any],
+    second: dict[str, Any],
+    settings: dict[str, str],
+    posts: int,
+    emulator: Emulator,
+    node: Node,
+) -> None:
+    emulator.result = "url"
+    emulator.fail(Fault("missing_picture"))
+    with pytest.raises(UnusableAnswer):
+        node.draw(**first)
+    for name, value in settings.items():
+        node.set(name, value)
+    node.draw(**second)
+    assert len(emulator.posts) == posts
+
+
+def test_after_a_failure_nothing_new_is_asked_for_and_what_came_is_reused(emulator: Emulator, node: Node) -> None:
+    emulator.delay_s = 0.4
+    emulator.fail(Fault("moderation", "edits", delay_s=0.15))  # when all four are out, and before one of them is back
+    with pytest.raises(StatusError, match="content moderation"):
+        node.draw(**batch(8))
+    assert (len(emulator.posts), emulator.paid_pictures) == (4, 3)
+    emulator.delay_s = 0.0
+    assert node.draw(**batch(8)).shape[0] == 8
+    assert (len(emulator.posts), emulator.paid_pictures) == (9, 8)
+    assert node.text.endswith("3 paid for before")
+
+
+# Cancelled as ComfyUI does it.
+
+
+async def cancelled_when(condition: Callable[[], bool], **inputs: Any) -> None:
+    """Run the node as ComfyUI does and cancel it when the condition holds."""
+    task = asyncio.create_task(OpenAIDalle2().run(prompt="a quiet harbour", size="256x256", **inputs))
+    await wait_beside_loop(condition)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def has_ended() -> bool:
+    """Whether the thread of every call has ended."""
+    return not any(thread.name == "openai-dalle" for thread in threading.enumerate())
+
+
+def test_the_answer_to_a_cancelled_run_belongs_to_the_next(
+    emulator: Emulator, node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "openai-dalle")
+    emulator.delay_s = 0.2
+    emulator.result = "url"
+    asyncio.run(cancelled_when(lambda: len(emulator.posts) == 1, seed=1))
+    wait_for(has_ended)
+    assert not downloads(emulator)
+    assert not caplog.records  # no success
+    emulator.delay_s = 0.0
+    assert node.draw(seed=2).shape[0] == 1
+    assert (len(emulator.posts), emulator.paid_pictures) == (1, 1)
+    assert node.text.endswith("1 paid for before")
+
+
+def test_a_run_waits_for_the_answer_that_a_cancelled_one_still_waits_for(emulator: Emulator, node: Node) -> None:
+    emulator.delay_s = 0.3
+    asyncio.run(cancelled_when(lambda: len(emulator.posts) == 1))
+    assert not has_ended()
+    assert node.draw().shape[0] == 1
+    assert node.last.texts[0] == "Waiting for the answer that was asked for before"
+    assert (len(emulator.posts), emulator.paid_pictures) == (1, 1)
+
+
+def test_a_run_that_waits_for_another_one_s_answer_can_be_cancelled(
+    emulator: Emulator, node: Node, cache: WatchedCache
+) -> None:
+    emulator.delay_s = 0.5
+    asyncio.run(cancelled_when(lambda: len(emulator.posts) == 1))
+    node.at_pause = lambda seconds: node.last.cancelled.set()
+    with pytest.raises(CallCancelled):
+        node.draw()
+    node.at_pause = None
+    wait_for(has_ended)
+    assert node.draw().shape[0] == 1
+    assert (len(emulator.posts), emulator.paid_pictures) == (1, 1)
+
+
+def test_a_run_cancelled_between_downloads_leaves_the_rest_to_the_next(emulator: Emulator, node: Node) -> None:
+    emulator.result = "url"
+    emulator.picture_delay_s = [0.0, 0.3]
+    asyncio.run(cancelled_when(lambda: len(downloads(emulator)) == 2, n=2))
+    wait_for(has_ended)
+    assert node.draw(n=2).shape[0] == 2
+    assert (len(emulator.posts), len(downloads(emulator))) == (1, 2)
+
+
+@pytest.mark.parametrize("fault", ["rate_limit", "unavailable", "model_not_found"])
+def test_after_a_cancel_no_further_image_is_asked_for(fault: str, emulator: Emulator) -> None:
+    emulator.fail(Fault(fault, times=None, delay_s=0.2))
+    asyncio.run(cancelled_when(lambda: len(emulator.posts) == 1))
+    wait_for(has_ended)
+    assert len(emulator.posts) == 1
+
+
+def test_how_a_cancelled_call_has_failed_is_in_the_log(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+    emulator.fail(Fault("drop_after", delay_s=0.1))
+    asyncio.run(cancelled_when(lambda: len(emulator.posts) == 1))
+    wait_for(has_ended)
+    assert "A cancelled call has ended without images" in caplog.text
+    assert Charge.MAYBE.value in caplog.text
+
+
+def test_an_answer_is_freed_when_the_whole_group_has_returned(emulator: Emulator, cache: WatchedCache) -> None:
+    async def as_list_input() -> list[bool]:
+        calls = [
+            asyncio.create_task(OpenAIDalle2().run(prompt=prompt, size="256x256", unique_id="1"))
+            for prompt in ("a quiet harbour", "a slow train")
+        ]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        alive = [entry() is not None for entry in cache.entries]
+        await asyncio.gather(*calls)
+        return alive
+
+    emulator.result = "url"
+    emulator.fail(Fault("slow", "generations", delay_s=0.5))
+    assert asyncio.run(as_list_input()) == [True, True]
+    wait_for(has_ended)
+    gc.collect()
+    assert [entry() for entry in cache.entries] == [None, None]
+
+
+# Without a server, where a moment has to be hit.
+
+SD = Backend(
+    name="openai",
+    base_url="http://127.0.0.1:9/v1",
+    headers={},
+    account="me",
+    params={},
+    fixed_model="sd-turbo",
+    quality="low",
+    timeouts_s=(1, 1),
+    hosted=False,
+)
+PNG = png()
+
+
+class Client(ImagesClient):
+    """A client whose server is a function: `generate` gives the bytes of an image, `download` those behind a URL."""
+
+    def __init__(
+        self, draw: Callable[[str], bytes | str] = lambda prompt: PNG, fetch: Callable[[str], bytes] = lambda url: PNG
+    ) -> None:
+        super().__init__(SD)
+        self.prompts: list[str] = []
+        self.fetched: list[str] = []
+        self._draw = draw
+        self._fetch_url = fetch
+
+    def generate(self, request: ImageRequest) -> Answer:
+        self.prompts.append(request.prompt)
+        drawn = self._draw(request.prompt)
+        picture = Picture(url=drawn) if isinstance(drawn, str) else Picture(b64_json=drawn)
+        return Answer(request, (picture,))
+
+    def download(self, url: str) -> bytes:
+        self.fetched.append(url)
+        return self._fetch_url(url)
+
+
+def jobs(*prompts: str) -> list[Job]:
+    return [Job(DalleRequest("dall-e-2", prompt, 1, (8, 8))) for prompt in prompts]
+
+
+def run(
+    client: Client, cache: AnswerCache, prompts: Sequence[str] = ("a",), call: QuickCall | None = None
+) -> list[Result]:
+    """The results of one call, delivered when nothing fails."""
+    call = call or QuickCall(cache)
+    call.group.join()
+    delivered = False
+    try:
+        results = Generator(client, SD, ServerMemory(), cache, call).run(jobs(*prompts))
+        delivered = True
+    finally:
+        call.finish()
+        call.group.leave(call, delivered=delivered)
+    return results
+
+
+def client_backend(client: Client) -> Backend:
+    return SD
+
+
+def refusing(refused: str) -> Client:
+    """A client that has an image for every prompt but one."""
+
+    def draw(prompt: str) -> bytes:
+        if prompt == refused:
+            raise ImagesApiError(f"no {prompt}")
+        return PNG
+
+    return Client(draw)
+
+
+def test_a_cancelled_call_decodes_nothing(cache: WatchedCache, caplog: pytest.LogCaptureFixture) -> None:
+    call = QuickCall(cache)
+
+    def cancel_meanwhile(prompt: str) -> bytes:
+        call.cancelled.set()
+        return PNG
+
+    client = Client(cancel_meanwhile)
+    with pytest.raises(CallCancelled):
+        run(client, cache, call=call)
+    assert not list(call.new_steps())
+    assert not caplog.records
+    (result,) = run(client, cache)
+    assert result.is_reused and client.prompts == ["a"]
+
+
+class CancelledAtLast(QuickCall):
+    """A call that is cancelled when its last image is there."""
+
+    def step(self, preview: Any) -> None:
+        self.cancelled.set()
+
+
+def test_a_call_cancelled_when_its_images_are_there_is_no_success(cache: WatchedCache) -> None:
+    client = Client()
+    with pytest.raises(CallCancelled):
+        run(client, cache, call=CancelledAtLast(cache))
+    assert run(client, cache)[0].is_reused
+
+
+def test_memory_that_runs_out_costs_no_image(cache: WatchedCache) -> None:
+    class OutOfMemory(QuickCall):
+        def step(self, preview: Any) -> None:
+            raise MemoryError
+
+    client = Client()
+    with pytest.raises(MemoryError):
+        run(client, cache, call=OutOfMemory(cache))
+    assert run(client, cache)[0].is_reused
+    assert client.prompts == ["a"]
+
+
+def test_an_image_s_host_with_a_bad_certificate_gets_one_more_run(cache: WatchedCache) -> None:
+    def fail(url: str) -> bytes:
+        raise connection_error(Connection.TLS, "images.example", sent=False, billed=False)
+
+    client = Client(lambda prompt: "https://images.example/a.png", fail)
+    with pytest.raises(UnusableAnswer, match=r"secure connection to images\.example failed") as caught:
+        run(client, cache)
+    assert KEPT in str(caught.value)
+    with pytest.raises(UnusableAnswer, match="Running again asks for new images"):
+        run(client, cache)
+    assert (client.prompts, len(client.fetched)) == (["a"], 2)
+
+
+def test_an_address_that_is_no_good_is_given_up_at_once(cache: WatchedCache) -> None:
+    def fail(url: str) -> bytes:
+        raise UnusableAnswer("a file path", charge=Charge.PAID_BEFORE)
+
+    client = Client(lambda prompt: "/root/a.png", fail)
+    with pytest.raises(UnusableAnswer, match="a file path\nRunning again asks for new images"):
+        run(client, cache)
+    run(Client(), cache)
+    assert len(client.fetched) == 1
+
+
+def test_all_that_is_kept_is_taken_before_anything_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A batch whose last image failed; while its next run asks for that one, another call fills the cache."""
+    prompts = list("abcdefgh")
+    cache = WatchedCache(max_free_bytes=len(PNG) * (len(prompts) - 1))
+    with pytest.raises(ImagesApiError, match="no h"):
+        run(refusing("h"), cache, prompts)
+    other = cache.reserve("another call", threading.Event())
+    other.answer = Answer(ImageRequest(prompt="x", model=None, n=1, size=""), (Picture(b64_json=bytes(len(PNG) * 6)),))
+
+    def fill(prompt: str) -> bytes:
+        cache.checkin(other)
+        return PNG
+
+    client = Client(fill)
+    results = run(client, cache, prompts[::-1])
+    assert client.prompts == ["h"]
+    assert [result.is_reused for result in results] == [False, *[True] * 7]
+    assert not caplog.records and not cache.in_use
+
+
+def test_of_a_batch_above_the_limit_the_next_run_pays_for_what_was_dropped(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cache = WatchedCache(max_free_bytes=len(PNG) * 3)
+    with pytest.raises(ImagesApiError, match="no f"):
+        run(refusing("f"), cache, "abcdef")
+    assert len(caplog.records) == 2
+    client = Client()
+    run(client, cache, "abcdef")
+    assert len(client.prompts) == 3
+
+
+def test_an_answer_that_was_just_missed_is_not_paid_for_again() -> None:
+    class JustMissed(WatchedCache):
+        """The cancelled call gives its answer back right after another one has looked for it."""
+
+        left: CachedAnswer | None = None
+
+        def checkout(self, key: str, cancelled: threading.Event) -> CachedAnswer | None:
+            found = super().checkout(key, cancelled)
+            if found is None and self.left is not None:
+                self.checkin(self.left)
+            return found
+
+    cache = JustMissed()
+    call = CancelledAtLast(cache)
+    call.group.join()
+    client = Client()
+    with pytest.raises(CallCancelled):
+        Generator(client, SD, ServerMemory(), cache, call).run(jobs("a"))
+    cache.left = cache.in_use[0]
+    assert run(client, cache)[0].is_reused
+    assert client.prompts == ["a"]
+
+
+def test_a_prompt_that_is_never_sent_leaves_nothing_in_the_cache(cache: WatchedCache) -> None:
+    def too_long(prompt: str) -> bytes:
+        raise PromptTooLong("too long")
+
+    with pytest.raises(PromptTooLong):
+        run(Client(too_long), cache, "abcdefgh")
+    gc.collect()
+    assert not any(entry() for entry in cache.entries)
+
+
+def test_equal_jobs_each_pay_for_their_own_and_wait_for_none(cache: WatchedCache) -> None:
+    client = Client()
+    assert len(run(client, cache, "aaa")) == 3
+    assert client.prompts == ["a", "a", "a"]
+    with pytest.raises(ImagesApiError):
+        run(refusing("b"), cache, "ab")
+    assert [result.is_reused for result in run(client, cache, "aa")] == [True, False]
+
+
+def test_equal_jobs_of_a_cancelled_call_do_not_wait_for_themselves(cache: WatchedCache) -> None:
+    with pytest.raises(ImagesApiError):
+        run(refusing("b"), cache, "ab")
+    call = QuickCall(cache)
+    call.cancelled.set()
+    with pytest.raises(CallCancelled):
+        run(Client(), cache, "aa", call=call)
+    assert run(Client(), cache)[0].is_reused
+
+
+def result(
+    n: int = 1,
+    came: int = 1,
+    *,
+    channels: int = 3,
+    alpha: float = 1.0,
+    model: str | None = "gpt-image-2",
+    credits: float | None = None,
+    is_reused: bool = False,
+    lacks_quality: bool = False,
+) -> Result:
+    request = ImageRequest(prompt="a", model=model, n=n, size="256x256")
+    job = Job(DalleRequest("dall-e-2", "a", n, (4, 4)))
+    images = torch.ones(came, 4, 4, channels)
+    images[..., 3:] = alpha
+    return Result(job, images, Answer(request, (), credits), is_reused, lacks_quality)
+
+
+@pytest.mark.parametrize(
+    ("results", "line"),
+    [
+        ([result()], "1 picture · gpt-image-2 · 1.5 s"),
+        ([result(model=None)], "1 picture · the server's model · 1.5 s"),
+        ([result(4, 4), result(4, 4)], "8 pictures · gpt-image-2 · 1.5 s"),
+        ([result(4, 3), result(4, 4)], "7 of 8 pictures · gpt-image-2 · 1.5 s"),
+        ([result(), result(model="x")], "2 pictures · gpt-image-2 and x · 1.5 s"),
+        ([result(credits=1.27), result(credits=1.27)], "2 pictures · gpt-image-2 · 1.5 s · 2.54 credits"),
+        ([result(lacks_quality=True)], "1 picture · gpt-image-2 · 1.5 s · the server takes no quality"),
+        ([result(credits=1, is_reused=True)], "1 picture · gpt-image-2 · 1.5 s · 1 paid for before"),
+        (
+            [result(is_reused=True), result(credits=2)],
+            "2 pictures · gpt-image-2 · 1.5 s · 2 credits · 1 paid for before",
+        ),
+    ],
+)
+def test_the_line_says_what_came_from_whom_and_for_how_much(results: list[Result], line: str) -> None:
+    assert summary([results[:1], results[1:]], 1.5) == line
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"), [("gpt-image-2", {}), ("dall-e-3", {"original": "dall-e-3", "quality": "hd"})]
+)
+def test_a_result_knows_that_the_server_rejected_the_quality(model: str, inputs: dict[str, Any]) -> None:
+    refusal = http({"detail": "quality must be one of ['exact', 'lossless'], got 'low'"}, 400)
+    asked = DalleRequest(**{"original": "dall-e-2", "prompt": "a", "n": 1, "size": (1024, 1024), **inputs})
+    cache = AnswerCache()
+    with Loopback(answering(refusal, http({"data": [encoded(PNG)]}))) as server:
+        backend = Backend("openai", server.origin, {}, "me", {}, model, "low", (5, 5), False)
+        with ImagesClient(backend) as client:
+            (found,) = Generator(client, backend, ServerMemory(), cache, QuickCall(cache)).run([Job(asked)])
+    assert found.lacks_quality
+
+
+def test_a_batch_has_alpha_only_where_something_is_transparent() -> None:
+    plain, opaque, glass = result(), result(channels=4), result(channels=4, alpha=0.5)
+    assert as_batch([plain, plain]).shape == (2, 4, 4, 3)
+    assert as_batch([plain, opaque]).shape == (2, 4, 4, 3)
+    assert as_batch([plain, glass]).shape == (2, 4, 4, 4)
+    assert (as_batch([plain, glass])[0, ..., 3] == 1).all()
+
+
+def test_a_single_batch_is_handed_on_without_a_copy() -> None:
+    only, opaque = result(), result(channels=4)
+    assert as_batch([only]).data_ptr() == only.images.data_ptr()
+    assert as_batch([opaque]).shape == (1, 4, 4, 3) and as_batch([opaque]).is_contiguous()
