@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dalle2.backends import GPT_IMAGE_MODELS, MODELS_ELSEWHERE
+from dalle2.backends import GPT_IMAGE_MODELS, MODELS_ELSEWHERE, Original
 from dalle2.errors import ADD_CREDITS, DOWNLOAD_CASES, SIGN_IN, STATUS_CASES, Connection
 from dalle2.generation.inpainting import NEEDS_BOTH, NOTHING_PAINTED
 from dalle2.nodes import EMPTY_PROMPT, NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
@@ -20,7 +20,8 @@ from dalle2.settings import Settings, SettingsFiles, read_settings
 from development.package import ROOT, modules
 
 LANGUAGES = ("ar", "es", "fa", "fr", "he", "it", "ja", "ko", "pt-BR", "ru", "tr", "zh", "zh-TW")
-NODES = tuple(NODE_CLASS_MAPPINGS)
+NODES: dict[str, Any] = dict(NODE_CLASS_MAPPINGS)
+ORIGINALS: dict[str, Original] = {"OpenAIDalle2": "dall-e-2", "OpenAIDalle3": "dall-e-3"}
 SETTINGS = sorted(name.upper() for name in Settings.model_fields)
 
 CODE = re.compile(r"`([^`\n]+)`")
@@ -71,22 +72,20 @@ def quoted_messages() -> list[str]:
 
 
 def test_the_help_pages_and_the_texts_exist_in_the_same_languages() -> None:
-    folders = sorted(path.name for path in (ROOT / "locales").iterdir())
-    assert folders == sorted(("en", *LANGUAGES))
+    assert sorted(path.name for path in (ROOT / "locales").iterdir()) == sorted(("en", *LANGUAGES))
     for node in NODES:
         assert sorted(path.stem for path in page(node).with_suffix("").iterdir()) == sorted(LANGUAGES)
 
 
 @each_node
 def test_the_english_texts_are_those_of_the_node(node: str) -> None:
-    groups = NODE_CLASS_MAPPINGS[node].INPUT_TYPES()
+    groups = NODES[node].INPUT_TYPES()
     inputs = {**groups["required"], **groups["optional"]}
-    types, tooltips = NODE_CLASS_MAPPINGS[node].RETURN_TYPES, NODE_CLASS_MAPPINGS[node].OUTPUT_TOOLTIPS
     assert node_texts("en")[node] == {
         "display_name": NODE_DISPLAY_NAME_MAPPINGS[node],
-        "description": NODE_CLASS_MAPPINGS[node].DESCRIPTION,
+        "description": NODES[node].DESCRIPTION,
         "inputs": {name: {"name": name, "tooltip": spec[1]["tooltip"]} for name, spec in inputs.items()},
-        "outputs": {"0": {"name": types[0], "tooltip": tooltips[0]}},
+        "outputs": {"0": {"name": NODES[node].RETURN_TYPES[0], "tooltip": NODES[node].OUTPUT_TOOLTIPS[0]}},
     }
 
 
@@ -122,9 +121,8 @@ def test_no_paragraph_of_a_help_page_is_left_in_english(node: str, language: str
 
 @each_node
 def test_the_help_page_names_every_input_and_every_model(node: str) -> None:
-    groups = NODE_CLASS_MAPPINGS[node].INPUT_TYPES()
-    original = "dall-e-2" if node == "OpenAIDalle2" else "dall-e-3"
-    names = {*groups["required"], *groups["optional"], *GPT_IMAGE_MODELS, *MODELS_ELSEWHERE[original]}
+    groups = NODES[node].INPUT_TYPES()
+    names = {*groups["required"], *groups["optional"], *GPT_IMAGE_MODELS, *MODELS_ELSEWHERE[ORIGINALS[node]]}
     assert names - set(structure(page(node))["code"]) == set()
 
 
