@@ -36,6 +36,8 @@ TOOLS = [
 # In an environment of its own: it wants other versions of what ComfyUI needs too. Without prisma it answers 500 where
 # a key is missing.
 LITELLM = ["litellm[proxy]==1.106.2", "prisma==0.15.0"]
+# A real server of images, in an environment of its own. Today's diffusers wants a newer click than this allows.
+XINFERENCE = [TORCH, "xinference==4.1.0", "accelerate==1.15.0", "diffusers==0.36.0", "transformers==4.57.6"]
 
 nox.options.envdir = str(ROOT / ".nox")
 # Nox knows how to stop a session on Ctrl-C, and does not on the signal that process managers send.
@@ -145,6 +147,19 @@ def litellm(session: nox.Session) -> None:
 def scale(session: nox.Session) -> None:
     """Two ComfyUI processes behind one LiteLLM gateway with two upstreams: what docs/litellm.yaml promises."""
     run(session, "development.scale", "--litellm-python", python_of("litellm"), *session.posargs)
+
+
+@nox.session(reuse_venv=True, venv_backend="venv")
+def servers(session: nox.Session) -> None:
+    """The node in plain Python against a real server, Xinference, with a tiny model. Needs gigabytes and minutes."""
+    packages = [*XINFERENCE, *requirements(ROOT / "requirements.txt")]
+    if not is_installed(session, "\n".join(packages)):
+        install(session, "Xinference", *packages)
+        # It comes with timm and is not used here; where it does not fit the build of torch, transformers would fail.
+        session.run("python", "-m", "pip", "uninstall", "--yes", "--quiet", "torchvision")
+        stamp(session).write_text("\n".join(packages), encoding="utf-8")
+    with session.chdir(ROOT):
+        session.run("python", "-m", "development.servers", *session.posargs, interrupt_timeout=2, terminate_timeout=15)
 
 
 def stamp(session: nox.Session) -> Path:
