@@ -208,10 +208,12 @@ class Fallback:
 
         The length of the prompt is the reason unless the server's list shows that it does not have such a model.
         """
-        has = [entry.id for entry in self._server.listed or ()]
+        if not missing:
+            return next(iter(too_long.values()))
+        has = [entry.id for entry in self._listed()]
         self._server.listed = None  # the user may add a model before the next run
         for model, error in too_long.items():
-            if not missing or not has or model in has:
+            if not has or model in has:
                 return error
         return _missing_model_error(missing, has)
 

@@ -130,7 +130,7 @@ def test_a_model_that_is_retired_meanwhile_is_replaced() -> None:
 def test_a_model_that_the_user_named_is_never_replaced() -> None:
     with Loopback(Models("gpt-image-2")) as server, pytest.raises(StatusError, match="Set DALLE2_MODEL") as caught:
         Caller(server).ask(fixed="gpt-image-7")
-    assert "Asked for: gpt-image-7. Nothing was charged." in str(caught.value)
+    assert "Asked for: gpt-image-7. It has: gpt-image-2. Nothing was charged." in str(caught.value)
     assert asked(server) == ["gpt-image-7"]
 
 
