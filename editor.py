@@ -138,7 +138,7 @@ def refusal(request: PageRequest) -> JsonAnswer | None:
 def is_at_this_computer(request: PageRequest) -> bool:
     """Whether the browser runs here. Through a proxy nobody knows; another name may be anybody's website."""
     host = _parsed("//" + request.headers.get("host", "")).hostname or ""
-    is_direct = not any(name in request.headers for name in FORWARDED_BY_PROXY)
+    is_direct = request.headers.keys().isdisjoint(FORWARDED_BY_PROXY)
     return is_direct and _is_loopback(request.remote) and (host == "localhost" or _is_loopback(host))
 
 
@@ -179,16 +179,22 @@ def _is_loopback(address: str) -> bool:
 
 
 def _field(name: str, sources: list[tuple[str, Values]]) -> dict[str, Any]:
-    source, values = next(((source, found) for source, found in sources if name in found), ("", {}))
-    above = {key for source, found in sources if source != "editor" for key in found}
-    is_fixed = name in above or (name in KEY_AND_ADDRESS and not above.isdisjoint(KEY_AND_ADDRESS))
-    field = {"source": source, "fixed": is_fixed}
+    """One setting as the page shows it: its value, where that came from, and whether the page may change it."""
+    came_from, value = "", None
+    is_fixed = False
+    for source, found in reversed(sources):  # the one that counts comes last
+        if name in found:
+            came_from, value = source, found[name]
+        if source != "editor":
+            together = KEY_AND_ADDRESS if name in KEY_AND_ADDRESS else (name,)
+            is_fixed = is_fixed or not found.keys().isdisjoint(together)
+    field = {"source": came_from, "fixed": is_fixed}
     if name == KEY:
-        return {**field, "is_set": name in values}
-    value = str(values.get(name) or Settings.model_fields[name].default or "")
-    # Somebody may have put a login into an address, which is refused, and not shown either.
-    is_shown = name != ADDRESS or is_base_url(value)
-    return {**field, "value": value if is_shown else ""}
+        return {**field, "is_set": value is not None}
+    shown = str(value or Settings.model_fields[name].default or "")
+    if name == ADDRESS and not is_base_url(shown):
+        shown = ""  # somebody may have put a login into an address, which is refused, and not shown either
+    return {**field, "value": shown}
 
 
 def _prices(settings: Settings) -> dict[str, dict[str, float]]:
@@ -233,17 +239,24 @@ def _stored(file: Path) -> Values:
 
 def _merged(stored: Values, values: dict[str, str]) -> Values:
     """What is stored once these values are; the key goes with the address that it was for."""
-    kept = dict(stored)
+    merged = dict(stored)
     if ADDRESS in values and values[ADDRESS] != stored.get(ADDRESS, ""):
-        kept.pop(KEY, None)
-    return {name: value for name, value in {**kept, **values}.items() if value}
+        merged.pop(KEY, None)
+    for name, value in values.items():
+        merged[name] = value
+        if not value:
+            del merged[name]
+    return merged
 
 
 def _reached(host: str, names: list[str]) -> str:
-    named = sorted(names, key=lambda name: "image" not in name and "dall-e" not in name)
-    more = len(named) - SHOWN_MODELS
-    listed = ", ".join(named[:SHOWN_MODELS]) + (f" and {more} more" if more > 0 else "")
-    return f"{host} responds. Its models: {listed or 'it lists none'}."
+    if not names:
+        return f"{host} responds. It lists no models."
+    for_images_first = sorted(names, key=lambda name: "image" not in name and "dall-e" not in name)
+    listed = ", ".join(for_images_first[:SHOWN_MODELS])
+    if len(names) > SHOWN_MODELS:
+        listed += f" and {len(names) - SHOWN_MODELS} more"
+    return f"{host} responds. Its models: {listed}."
 
 
 def _error(status: int, message: str) -> JsonAnswer:
