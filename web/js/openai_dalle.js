@@ -43,9 +43,9 @@ const rows = []
 
 function row(label, name, { placeholder = "", options } = {}) {
   const isKey = name === "openai_api_key"
-  const type = isKey ? "password" : "text"
   const choices = Object.entries(options ?? {}).map(([value, text]) => element("option", { value, textContent: text }))
-  const input = element(options ? "select" : "input", { ariaLabel: label, ...(options ? {} : { type }) }, BOX, ...choices)
+  const input = element(options ? "select" : "input", { ariaLabel: label }, BOX, ...choices)
+  if (isKey) input.type = "password"
   const remove = element("button", { textContent: "Remove the key", onclick: () => save("") }, BOX)
   const note = element("div", {}, SMALL)
   const show = () => {
@@ -146,12 +146,13 @@ function payer(node) {
 
 function addBadge(node) {
   const badge = (text) => new window.LGraphBadge({ text, bgColor: "#444", fgColor: "#ddd" })
-  node.badges.push(() => badge(payer(node)))
   // 1.32 knows only what DALL·E 2 cost, in dollars; 1.49 shows a badge without a price where none is known.
   const isWrong = ({ icon, text }) => icon && (!text || text.startsWith("$"))
-  const checked = (get) => () => (isWrong(get()) ? badge("") : get())
+  const checked = (get) => (typeof get === "function" ? () => (isWrong(get()) ? badge("") : get()) : get)
   // The frontend adds its own in the same hook, before this or after.
-  setTimeout(() => node.badges.forEach((get, place, all) => typeof get === "function" && (all[place] = checked(get))))
+  node.badges = node.badges.map(checked)
+  node.badges.push = (...badges) => node.badges.splice(node.badges.length, 0, ...badges.map(checked))
+  node.badges.push(() => badge(payer(node)))
 }
 
 // Messages. For these the frontend has words of its own, in the user's language.
@@ -207,7 +208,9 @@ function endRun(textFor) {
 
 function followRuns() {
   api.addEventListener("execution_start", () => toast?.remove())
-  api.addEventListener("progress_text", ({ detail }) => isOurs(nodeOf(detail.nodeId)) && running.add(String(detail.nodeId)))
+  api.addEventListener("progress_text", ({ detail: { nodeId } }) => {
+    if (isOurs(nodeOf(nodeId))) running.add(String(nodeId))
+  })
   api.addEventListener("executed", ({ detail: { node, output } }) => {
     const text = output?.openai_dalle?.[0]
     if (text) lines.set(String(node), { text, of: workflow() })
