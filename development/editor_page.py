@@ -17,7 +17,7 @@ from playwright.sync_api import FloatRect, Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from development.browser import WINDOW
-from development.editor_scripts import ANIMATIONS_DONE, BADGES, FRAME, LOADED_PICTURES, PLACES, SET_WIDGET, TOP_OF
+from development.editor_scripts import ANIMATIONS_DONE, BADGES, FRAME, LOADED_PICTURES, PLACES, SET_WIDGET
 from development.package import NAME
 
 NODE = "OpenAIDalle2"
@@ -282,25 +282,11 @@ class Editor:
         self.page.mouse.move(WINDOW["width"] / 2, WINDOW["height"] - 5)
         self.page.evaluate(ANIMATIONS_DONE)
 
-    def widen_panel(self, width: float) -> None:
-        """Drag the edge of the panel of 1.58 until it has that width."""
-        box = self._panel.bounding_box() or FloatRect(x=0, y=0, width=0, height=0)
-        edge = box["x"] - 2
-        self._drag((edge, 400), (edge + box["width"] - width, 400))
-
-    def look_at_panel(self, until: str) -> bytes:
-        """A PNG of the panel of 1.58, down to where a text begins in it, or of its upper part."""
-        box = self._panel.bounding_box() or FloatRect(x=0, y=0, width=0, height=0)
-        end = self._panel.evaluate(TOP_OF, until) or box["y"] + box["height"] * 0.55
-        return self.page.screenshot(clip=FloatRect(x=box["x"], y=box["y"], width=box["width"], height=end - box["y"]))
-
-    def deselect(self) -> None:
-        """Select no node."""
-        self.page.evaluate("() => window.app.canvas.deselectAll()")
-
-    def look_at(self, node_id: int) -> bytes:
-        """A PNG of the part of the window where a node is, with its title."""
-        left, top, right, bottom = self._places(node_id)["corners"]
+    def look_at(self, *node_ids: int) -> bytes:
+        """A PNG of the part of the window where some nodes are, with their titles."""
+        boxes = [self._places(node_id)["corners"] for node_id in node_ids]
+        left, top = (min(box[place] for box in boxes) for place in (0, 1))
+        right, bottom = (max(box[place] for box in boxes) for place in (2, 3))
         return self.page.screenshot(clip=FloatRect(x=left, y=top, width=right - left, height=bottom - top))
 
     @property

@@ -40,19 +40,6 @@ ANIMATIONS_DONE = """() => Promise.all(
     document.getAnimations().filter(it => it.effect.getComputedTiming().iterations !== Infinity)
         .map(it => it.finished.catch(() => {}))
 )"""
-# How far down the window a text begins; null where there is none.
-TOP_OF = """(root, words) => {
-    const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT)
-    while (texts.nextNode()) {
-        const at = texts.currentNode.data.indexOf(words)
-        if (at < 0) continue
-        const range = document.createRange()
-        range.setStart(texts.currentNode, at)
-        range.setEnd(texts.currentNode, at + words.length)
-        return range.getBoundingClientRect().top
-    }
-    return null
-}"""
 LOADED_PICTURES = """id => {
     const images = window.app.graph.getNodeById(id).imgs ?? []
     const loaded = images.length > 0 && images.every(image => image.complete && image.naturalWidth)

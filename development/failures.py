@@ -1,4 +1,4 @@
-"""The errors that users meet most, for the tests of the editor and for its screenshots."""
+"""The errors that users meet most, for the tests of the editor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python dev.py screenshots`: the pictures of README, help page and example workflows, from the running editor.
+"""`python dev.py screenshots`: the pictures of README, help pages and templates, from the running editor.
 
 The emulator draws what is to be seen. Every picture is replaced; look at each before it is committed.
 """
@@ -6,45 +6,48 @@ The emulator draws what is to be seen. Every picture is replaced; look at each b
 from __future__ import annotations
 
 import io
-import math
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
-from playwright.sync_api import Browser, expect
+import requests
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from playwright.sync_api import Browser
 
-from development.browser import ChromiumNotFound, started_browser, visitor
+from development.browser import WINDOW, ChromiumNotFound, started_browser, visitor
 from development.comfyui import ComfyUI
 from development.console import Failed, guarded, say
-from development.editor_page import NODE, TEMPLATE, Editor, Point
+from development.editor_page import NODE, TEMPLATE, Editor
 from development.emulator import Emulator
-from development.failures import FAILURES
-from development.frontends import FrontendNotFound, comfyui_for_browser, use_own_key
-from development.package import ROOT
-from development.workflows import EXAMPLES, SAVED, example_photo
+from development.frontends import FrontendNotFound, comfyui_for_browser, use_own_key, use_settings_page
+from development.package import ROOT, copy_package
+from development.workflows import EXAMPLES, example_photo, inpainting
 
 DOCS = ROOT / "docs" / "images"
 HELP = ROOT / "web" / "docs" / "images"
 MAX_BYTES = 250_000
-THUMBNAIL_PX = 512
 JPEG_QUALITY = 85
-# Where ComfyUI runs: error messages name the folder, so it is one that says nothing of this computer.
-BASE_DIR = Path(tempfile.gettempdir()) / "ComfyUI"
+THUMBNAIL_PX = 512
+HELP_PX = 600  # what the help panel shows without a loss, at its usual width
+PANEL_PX, GAP_PX = 400, 12
+BACKGROUND, INK = (32, 32, 34), (235, 235, 235)
+MASK_COLOUR = (255, 0, 200)
 # Nothing in sight but the graph.
 SETTINGS: Mapping[str, Any] = {
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.RightSidePanel.IsOpen": False,
 }
-PANEL_WIDTH_PX = 620
-# What to paint over in the mask editor, in pixels of the window.
-MASK_CENTRE, MASK_RADII = (500, 280), (130, 110)
+# What the help pages show of a template after its run: the name of the picture, and two nodes.
+CROPS = {
+    TEMPLATE: ("text-to-image.jpg", (NODE, "SaveImage")),
+    "OpenAI DALL-E 2 Edit your photo": ("inpainting.jpg", ("LoadImage", NODE)),
+    "OpenAI DALL-E 3 Text to Image": ("dalle-3.jpg", ("OpenAIDalle3", "SaveImage")),
+}
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,10 @@ class Studio:
     browser: Browser
 
     @contextmanager
-    def editor(self, workflow: Path | None = None) -> Iterator[Editor]:
-        """The editor for one scene, with the user's own key."""
-        use_own_key(self.comfyui, self.emulator)
-        self.emulator.clear()
-        self.emulator.delay_s = 0
+    def editor(self) -> Iterator[Editor]:
+        """The editor for one scene."""
         with visitor(self.browser) as somebody:
-            editor = Editor(somebody.new_page(), self.comfyui.url, SETTINGS)
-            if workflow is not None:
-                editor.open_file(workflow)
-                editor.frame()
-            yield editor
+            yield Editor(somebody.new_page(), self.comfyui.url, SETTINGS)
 
 
 def main() -> int:
@@ -75,165 +71,120 @@ def main() -> int:
 
 def screenshots() -> None:
     """Make all pictures. Raises Failed."""
-    if BASE_DIR.exists():
-        raise Failed(f"{BASE_DIR} is in the way: ComfyUI is to run there for the pictures.")
-    for folder in (DOCS, HELP, EXAMPLES):
-        folder.mkdir(parents=True, exist_ok=True)
     try:
-        make("newest", (text_to_image, mask_and_edit, waiting, examples))
-        # With the pictures of the first part installed, which these show.
-        make("newest", (help_page, templates, panels))
-        make("pinned", (dialogs,))
+        with (
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+            Emulator() as emulator,
+            started_browser() as browser,
+            comfyui_for_browser(Path(folder), "newest", emulator) as comfyui,
+        ):
+            studio = Studio(comfyui, emulator, browser)
+            for scene in (kept, examples, templates, settings):
+                say(f"{scene.__name__} ...")
+                use_own_key(comfyui, emulator)
+                emulator.reset()
+                scene(studio)
     except (ChromiumNotFound, FrontendNotFound) as err:
         raise Failed(str(err)) from err
 
 
-def make(frontend: str, scenes: Iterable[Callable[[Studio], None]]) -> None:
-    """Play scenes with one frontend."""
-    BASE_DIR.mkdir()
-    try:
-        with (
-            Emulator() as emulator,
-            started_browser() as browser,
-            comfyui_for_browser(BASE_DIR, frontend, emulator) as comfyui,
-        ):
-            for scene in scenes:
-                say(f"{scene.__name__} ...")
-                scene(Studio(comfyui, emulator, browser))
-    finally:
-        shutil.rmtree(BASE_DIR, ignore_errors=True)
+def kept(studio: Studio) -> None:
+    """A photo with its mask, what a server sends that repaints everything, and what the node makes of both."""
+    studio.emulator.ignore_mask, studio.emulator.result = True, "url"
+    photo = studio.comfyui.upload("photo.png", example_photo())
+    graph = inpainting("A full moon above the sea", photo)
+    (returned,) = studio.comfyui.pictures(studio.comfyui.run(graph))
+    download = studio.emulator.requests[-1]
+    sent = requests.get(studio.emulator.origin + download.path, timeout=30).content
+    original = Image.open(io.BytesIO(example_photo()))
+    masked = Image.new("RGBA", original.size, MASK_COLOUR)
+    masked.alpha_composite(original)
+    panels = {
+        "The photo, and its mask in pink": masked,
+        "What the server sends": Image.open(io.BytesIO(sent)),
+        "What the node returns": Image.open(returned),
+    }
+    save(side_by_side(panels), DOCS / "kept.jpg")
 
 
-def text_to_image(studio: Studio) -> None:
-    """The template, after a run."""
-    with studio.editor(EXAMPLES / f"{TEMPLATE}.json") as editor:
-        finish(editor)
-        save(editor, DOCS / "text-to-image.png", HELP / "text-to-image.jpg")
-
-
-def mask_and_edit(studio: Studio) -> None:
-    """A photo, its mask in the mask editor, and what the node makes of both."""
-    studio.comfyui.upload("hills.png", opaque(example_photo()))
-    with studio.editor(SAVED / "edit-a-photo.json") as editor:
-        (photo,) = editor.nodes("LoadImage")
-        mask_editor = editor.open_mask_editor(photo)
-        editor.paint_mask(mask_editor, spiral(MASK_CENTRE, MASK_RADII), thickness=60)
-        save(editor, HELP / "mask-editor.jpg")
-        editor.save_mask(mask_editor)
-        editor.deselect()
-        finish(editor)
-        save(editor, DOCS / "inpainting.png", HELP / "inpainting.jpg")
-
-
-def waiting(studio: Studio) -> None:
-    """The line on the node while it waits."""
-    with studio.editor(EXAMPLES / f"{TEMPLATE}.json") as editor:
-        studio.emulator.delay_s = 10
-        editor.type_prompt("A sailing boat in the rain")
-        editor.run()
-        expect(editor.text_on_node(r"^Waiting for .*, [3-9] s$")).to_be_visible()
-        save(editor, DOCS / "waiting.png", part=editor.look_at(editor.nodes(NODE)[0]))
-        editor.cancel()
-        editor.wait_until_idle()
-
-
-def help_page(studio: Studio) -> None:
-    """The help page beside the node."""
-    with studio.editor(EXAMPLES / f"{TEMPLATE}.json") as editor:
-        editor.open_help(editor.nodes(NODE)[0])
-        editor.widen_panel(PANEL_WIDTH_PX)
-        save(editor, DOCS / "help.jpg")
-
-
-def templates(studio: Studio) -> None:
-    """Our part of the template browser."""
-    with studio.editor(EXAMPLES / f"{TEMPLATE}.json") as editor:
-        editor.browse_templates()
-        save(editor, DOCS / "templates.jpg")
+def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
+    """Pictures in a row, each with a line below it."""
+    width = len(panels) * (PANEL_PX + GAP_PX) + GAP_PX
+    row = Image.new("RGB", (width, PANEL_PX + 4 * GAP_PX), BACKGROUND)
+    for place, (line, picture) in enumerate(panels.items()):
+        left = GAP_PX + place * (PANEL_PX + GAP_PX)
+        row.paste(picture.convert("RGB").resize((PANEL_PX, PANEL_PX)), (left, GAP_PX))
+        ImageDraw.Draw(row).text((left, PANEL_PX + 1.7 * GAP_PX), line, INK, ImageFont.load_default(18))
+    return row
 
 
 def examples(studio: Studio) -> None:
-    """The thumbnail of each example, made of the pictures that it saves."""
+    """The thumbnail of each template, made of the pictures that it saves, and what else shows a template."""
     for workflow in sorted(EXAMPLES.glob("*.json")):
-        with studio.editor(workflow) as editor:
-            thumbnail(finish(editor)).save(workflow.with_suffix(".jpg"), quality=JPEG_QUALITY, optimize=True)
-
-
-def panels(studio: Studio) -> None:
-    """What the newest frontend says about each failure."""
-    for name in FAILURES:
-        with failed(studio, name) as editor:
-            editor.problem()
-            editor.widen_panel(PANEL_WIDTH_PX)
+        scene = "High mountains at sunset" if "Outpainting" in workflow.stem else "A calm sea"
+        studio.comfyui.upload("example.png", example_photo(scene=scene))
+        with studio.editor() as editor:
+            editor.open_file(workflow)
+            editor.frame()
+            save(thumbnail(finish(editor)), workflow.with_suffix(".jpg"))
             editor.wait_until_quiet()
-            # What comes then names the folders of this computer.
-            save(editor, DOCS / f"error-{name}-panel.jpg", part=editor.look_at_panel(until="## Stack Trace"))
+            if workflow.stem == TEMPLATE:
+                save(editor.page.screenshot(), DOCS / "text-to-image.png")
+            if workflow.stem in CROPS:
+                name, kinds = CROPS[workflow.stem]
+                part = opened(editor.look_at(*(node_id for kind in kinds for node_id in editor.nodes(kind))))
+                save(ImageOps.contain(part, (HELP_PX, HELP_PX)), HELP / name)
 
 
-def dialogs(studio: Studio) -> None:
-    """What older frontends say about each failure."""
-    for name in FAILURES:
-        with failed(studio, name) as editor:
-            editor.problem()
-            editor.wait_until_quiet()
-            save(editor, DOCS / f"error-{name}.jpg", part=editor.page.get_by_role("dialog").first.screenshot())
+def templates(studio: Studio) -> None:
+    """Our part of the template browser, with the thumbnails that were just made."""
+    copy_package(studio.comfyui.package_dir)
+    with studio.editor() as editor:
+        # High enough for all of them.
+        editor.page.set_viewport_size({"width": WINDOW["width"], "height": 900})
+        editor.browse_templates()
+        editor.wait_until_quiet()
+        save(editor.page.screenshot(), DOCS / "templates.jpg")
 
 
-@contextmanager
-def failed(studio: Studio, name: str) -> Iterator[Editor]:
-    """The editor with a run that fails in the way of a row of FAILURES."""
-    failure = FAILURES[name]
-    with studio.editor(failure.workflow) as editor:
-        failure.prepare(studio.comfyui, studio.emulator)
-        editor.type_prompt(failure.prompt)
-        editor.run()
-        yield editor
+def settings(studio: Studio) -> None:
+    """The settings page as a new user sees it."""
+    use_settings_page(studio.comfyui)
+    with studio.editor() as editor:
+        editor.open_settings()
+        editor.wait_until_quiet()
+        save(editor.page.get_by_role("dialog").screenshot(), DOCS / "settings.jpg")
 
 
 def finish(editor: Editor) -> list[Image.Image]:
     """Run what is open, wait for all pictures that it saves, and return them."""
     editor.run()
     addresses = [address for node_id in editor.nodes("SaveImage") for address in editor.pictures(node_id)]
-    return [Image.open(io.BytesIO(editor.page.request.get(address).body())) for address in addresses]
-
-
-def save(editor: Editor, *paths: Path, part: bytes | None = None) -> None:
-    """Write a picture of the window, once it is quiet, or the PNG `part`. Raises Failed for one too large."""
-    if part is None:
-        editor.wait_until_quiet()
-    picture = Image.open(io.BytesIO(part or editor.page.screenshot())).convert("RGB")
-    for path in paths:
-        options: dict[str, Any] = {"quality": JPEG_QUALITY} if path.suffix == ".jpg" else {}
-        picture.save(path, optimize=True, **options)
-        if path.stat().st_size > MAX_BYTES:
-            raise Failed(f"{path} has {path.stat().st_size} bytes, more than {MAX_BYTES}.")
-
-
-def spiral(centre: Point, radii: Point) -> list[Point]:
-    """The points of a stroke that fills an ellipse, from its edge inward."""
-    turns = [(step / 24 * math.tau, 1 - max(0, step - 24) / 72) for step in range(96)]
-    return [
-        (centre[0] + radii[0] * part * math.cos(angle), centre[1] + radii[1] * part * math.sin(angle))
-        for angle, part in turns
-    ]
+    return [opened(editor.page.request.get(address).body()) for address in addresses]
 
 
 def thumbnail(pictures: Sequence[Image.Image]) -> Image.Image:
-    """A square of one picture, of two side by side, or of four."""
-    columns, rows = {1: (1, 1), 2: (2, 1)}.get(len(pictures), (2, 2))
-    width, height = THUMBNAIL_PX // columns, THUMBNAIL_PX // rows
+    """A square of one whole picture, of two side by side, or of four."""
+    columns = 1 if len(pictures) == 1 else 2
+    rows = -(-len(pictures) // columns)
+    cell = (THUMBNAIL_PX // columns, THUMBNAIL_PX // rows)
     square = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))
-    for place, picture in enumerate(pictures[: columns * rows]):
-        part = ImageOps.fit(picture.convert("RGB"), (width, height))
-        square.paste(part, (place % columns * width, place // columns * height))
+    for place, picture in enumerate(pictures):
+        part = ImageOps.pad(picture, cell, color=BACKGROUND)
+        square.paste(part, (place % columns * cell[0], place // columns * cell[1]))
     return square
 
 
-def opaque(png: bytes) -> bytes:
-    """The picture without its transparency."""
-    file = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(file, "PNG")
-    return file.getvalue()
+def opened(file: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(file)).convert("RGB")
+
+
+def save(picture: Image.Image | bytes, path: Path) -> None:
+    """Write a picture, or the PNG of one, in the format of the path. Raises Failed for one too large."""
+    picture = opened(picture) if isinstance(picture, bytes) else picture
+    picture.save(path, optimize=True, quality=JPEG_QUALITY)
+    if path.stat().st_size > MAX_BYTES:
+        raise Failed(f"{path} has {path.stat().st_size} bytes, more than {MAX_BYTES}.")
 
 
 if __name__ == "__main__":
