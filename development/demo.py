@@ -37,8 +37,8 @@ def demo() -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, started(Path(folder)) as comfyui:
         photo = comfyui.upload(PHOTO, example_photo())
         pictures = [
-            *show(comfyui, "Text to image", text_to_image("A lighthouse on a cliff, in watercolour")),
-            *show(comfyui, "Inpainting", inpainting("A red hot-air balloon", photo)),
+            *show(comfyui, "Text to image", text_to_image("Mountains at sunset, in watercolour")),
+            *show(comfyui, "Inpainting", inpainting("A full moon above the sea", photo)),
         ]
     print("Done. The pictures:")
     for picture in pictures:
