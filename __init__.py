@@ -1,4 +1,4 @@
-"""The nodes `OpenAIDalle2` and `OpenAIDalle3` that ComfyUI removed, on the models of today."""
+"""The nodes `OpenAIDalle2` and `OpenAIDalle3` that ComfyUI removed, on current models."""
 
 from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 

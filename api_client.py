@@ -1,7 +1,8 @@
 """One synchronous client for the OpenAI Images API: POST, wait, download.
 
 Its promises: a key goes to its own host only; a response is read within limits of bytes and time; a billed request is
-sent again only when it cannot have arrived; whatever fails ends in one of the errors of `errors`.
+sent again only when it cannot have arrived, or when the server answered with a status that is as a rule not billed
+(408, 409, 429, 500, 502, 503) or asked for a retry itself; whatever fails ends in one of the errors of `errors`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .net.transport import Reply, Request, Transport
 MAX_ANSWER_BYTES = 128 * 2**20  # ten images of 9 MiB in base64: an incompressible 1536 x 1536 each
 MAX_DOWNLOAD_BYTES = 32 * 2**20  # one image: an incompressible RGBA of 2896 x 2896
 MAX_LISTING_BYTES = 2 * 2**20  # the longest list of models, of a gateway to everything, has a quarter of that
-DOWNLOAD_READ_TIMEOUT_S = 60.0  # a file that lies ready keeps nobody waiting as an image does that is being made
+DOWNLOAD_READ_TIMEOUT_S = 60.0  # a finished file needs no time to be made
 LISTING_TIMEOUT_S = 10.0
 MAX_REDIRECTS = 5  # of a download; a POST follows none
 MIN_SECRET_CHARACTERS = 4  # a shorter key would be found in every other word

@@ -44,7 +44,7 @@ BUILT_IN_PACKAGE = "comfy_api_nodes"
 CANCELLED = "Cancelled. A paid answer is kept for an hour."
 
 
-class Host:
+class NodeRunner:
     """Runs the calls of this package's nodes in ComfyUI, and knows which of them belong together."""
 
     def __init__(self, cache: AnswerCache) -> None:
@@ -54,8 +54,9 @@ class Host:
     async def run_beside_loop(self, call: Callable[[CallContext], T], node_id: str | None) -> T:
         """`call(context)`, made in a daemon thread, while ComfyUI's event loop stays free.
 
-        A cancelled prompt ends within a moment as *interrupted*, and leaves the thread to itself: one of the loop's own
-        pool would be waited for. Nothing is raised before the first await: ComfyUI would publish every input with it.
+        A cancelled prompt ends within a moment as *interrupted*, and leaves the thread to itself: for one of its own
+        pool, asyncio would wait at the end of the prompt. Nothing is raised before the first await: ComfyUI would
+        publish every input with it.
         """
         loop = asyncio.get_running_loop()
         key = (loop, node_id)  # ComfyUI runs each prompt in a loop of its own
@@ -155,7 +156,9 @@ def settings_folder() -> Path | None:
 def add_routes(routes: Routes) -> None:
     """Let ComfyUI's web server answer these methods and paths, each in a thread beside its event loop."""
     server = _server()
-    for (method, path), handler in routes.items() if server is not None else ():
+    if server is None:
+        return
+    for (method, path), handler in routes.items():
         server.routes.route(method, path)(_beside_loop(handler))
 
 

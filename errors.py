@@ -7,8 +7,8 @@
     |-- UnusableAnswer        the server responded, but not with images that can be used
     '-- CallCancelled         nothing was sent (again), because nobody waits for the result
 
-Every message says what happened, what to do, whether money was spent, and what the server said. `STATUS_CASES` is the
-one table of messages for statuses, `DOWNLOAD_CASES` the same for images that are downloaded, `CONNECTION_CASES` the one
+A message says what happened, what to do, whether money was spent, and what the server said. `STATUS_CASES` is the
+one table of messages for statuses, `DOWNLOAD_CASES` the same for images that are downloaded, `Connection` the one
 for connections. A few sentences are fixed by ComfyUI's frontend, which shows a translated dialog of its own for them.
 """
 
@@ -217,8 +217,8 @@ def _statuses(*codes: int | range) -> frozenset[int]:
 
 
 _NO_SUCH_MODEL = (
-    "The server does not have the model that was asked for, or keeps it from this account. Set DALLE2_MODEL to a model "
-    "that it has (at Azure: the name of your deployment)."
+    "The server does not have the model that was asked for, or this account may not use it. Set DALLE2_MODEL to a "
+    "model that it has (at Azure: the name of your deployment)."
 )
 
 _KEY_REFUSED = (
@@ -293,7 +293,7 @@ STATUS_CASES: tuple[StatusCase, ...] = (
     ),
     StatusCase(
         Case.CREDITS,
-        "The server wants to be paid first. Add credit to the account behind OPENAI_API_KEY.",
+        "The account has no credit. Add credit to the account behind OPENAI_API_KEY.",
         statuses=_statuses(402),
         account_says=ADD_CREDITS,
     ),
@@ -392,7 +392,7 @@ DOWNLOAD_CASES: tuple[StatusCase, ...] = (
     ),
     StatusCase(
         Case.REFUSED,
-        "The host of the images did not hand one out (status {status}).",
+        "The host of the images refused the download (status {status}).",
         charge=Charge.PAID_BEFORE,
     ),
 )
@@ -416,7 +416,7 @@ def matching_case(status: int, detail: ErrorDetail, rows: tuple[StatusCase, ...]
 
 @dataclass(frozen=True)
 class ConnectionCase:
-    """One row of `CONNECTION_CASES`: what it tells the user, with which class, and whether to try again."""
+    """One row of `Connection`: what it tells the user, with which class, and whether to try again."""
 
     says: str
     error: type[ConnectionFailed] = ConnectionFailed
@@ -446,9 +446,7 @@ class Connection(Enum):
     READ_TIMEOUT = ConnectionCase(
         "{host} did not respond in time. Raise DALLE2_READ_TIMEOUT_S if its images take longer.", TimedOut
     )
-    TOTAL_TIMEOUT = ConnectionCase(
-        "{host} responded so slowly that the whole response took too long. Try again later.", TimedOut
-    )
+    TOTAL_TIMEOUT = ConnectionCase("The exchange with {host} took too long as a whole. Try again later.", TimedOut)
     DROPPED = ConnectionCase("The connection to {host} broke before the response was complete. Check the network.")
 
 

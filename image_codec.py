@@ -182,7 +182,9 @@ def _opened(file: bytes) -> Iterator[ImageFile]:
     try:
         with Image.open(_pixel_data(file), formats=FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
-                raise ImageError(f"An image of {opened.width}x{opened.height} pixels came, which is too large to open.")
+                raise ImageError(
+                    f"The server sent an image of {opened.width}x{opened.height} pixels, which is too large to open."
+                )
             yield opened
     except (ImageError, MemoryError):
         raise
@@ -195,13 +197,17 @@ def _opened(file: bytes) -> Iterator[ImageFile]:
 def _check_jpeg(file: bytes) -> None:
     """Refuse a JPEG file that would take minutes to open. Raises ImageError."""
     if file.count(b"\xff\xda") > MAX_JPEG_SCANS:  # the marker "start of scan"
-        raise ImageError(f"A JPEG image with more than {MAX_JPEG_SCANS} scans came, which are too many to open.")
+        raise ImageError(
+            f"The server sent a JPEG image with more than {MAX_JPEG_SCANS} scans, which are too many to open."
+        )
     position = 2
     for _ in range(MAX_JPEG_SEGMENTS):
         position = _next_segment(file, position)
         if position >= len(file):
             return
-    raise ImageError(f"A JPEG image with more than {MAX_JPEG_SEGMENTS} segments came, which are too many to open.")
+    raise ImageError(
+        f"The server sent a JPEG image with more than {MAX_JPEG_SEGMENTS} segments, which are too many to open."
+    )
 
 
 def _next_segment(file: bytes, position: int) -> int:
@@ -231,7 +237,7 @@ def _pixel_data(file: bytes) -> BytesIO:
         start = end
         if start >= len(file):
             return BytesIO(b"".join(kept))
-    raise ImageError(f"A PNG image with more than {MAX_PNG_CHUNKS} chunks came, which are too many to open.")
+    raise ImageError(f"The server sent a PNG image with more than {MAX_PNG_CHUNKS} chunks, which are too many to open.")
 
 
 def _turned(image: Image.Image) -> Image.Image:

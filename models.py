@@ -212,7 +212,7 @@ def _as_text(value: object) -> str:
 def _text_of(body: bytes) -> str:
     text = body.decode("utf-8", errors="replace").strip()
     if text.startswith(("{", "[")):
-        return ""  # a piece of JSON tells nobody anything
+        return ""  # a piece of JSON is no help to a reader
     if "<" not in text:
         return text
     title = re.search(r"<title[^<>]*>([^<]*[^<\s])", text, re.IGNORECASE)

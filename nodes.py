@@ -78,7 +78,7 @@ class DalleNode:
     # All that outlives a call. A test replaces it as a whole.
     memory: ClassVar[ServerMemory] = ServerMemory()
     cache: ClassVar[AnswerCache] = AnswerCache()
-    host: ClassVar[comfyui.Host] = comfyui.Host(cache)
+    runner: ClassVar[comfyui.NodeRunner] = comfyui.NodeRunner(cache)
     settings_files: ClassVar[SettingsFiles] = _settings_files()
 
     # Turns the inputs of a node into jobs. Raises ValueError for inputs that cannot work.
@@ -101,7 +101,7 @@ class DalleNode:
 
     @classmethod
     def IS_CHANGED(cls, **_: Any) -> str:
-        """A name for what is set: a changed model or server makes the node run again with the same inputs."""
+        """A fingerprint of the settings: a changed model or server makes the node run again with the same inputs."""
         try:
             settings = cls.settings()
         except SettingsError:
@@ -118,7 +118,7 @@ class DalleNode:
     ) -> dict[str, Any]:
         """What ComfyUI calls: one call beside its event loop. The line about the outcome stays on the node."""
         account = Account(auth_token, comfy_api_key)
-        images, line = await self.host.run_beside_loop(lambda call: self.generate(call, account, inputs), unique_id)
+        images, line = await self.runner.run_beside_loop(lambda call: self.generate(call, account, inputs), unique_id)
         return {"ui": {"openai_dalle": [line]}, "result": (images,)}
 
     def generate(self, call: CallContext, account: Account, inputs: Mapping[str, Any]) -> tuple[Tensor, str]:
@@ -187,7 +187,7 @@ class OpenAIDalle2(DalleNode):
     OUTPUT_TOOLTIPS = ("All images as one batch, those of the first input image first.",)
     DESCRIPTION = (
         "Makes images from a prompt, or repaints the white part of a mask, as DALL·E 2 did. OpenAI has shut that model "
-        "down; one of today replaces it. Runs with your Comfy.org account, your own OpenAI key, or any server that "
+        "down; a current model replaces it. Runs with your Comfy.org account, your own OpenAI key, or any server that "
         "speaks the OpenAI Images API."
     )
     SEARCH_ALIASES: ClassVar[list[str]] = ["DALL-E", "dalle", "inpaint", "OpenAI", "gpt-image"]
@@ -263,7 +263,7 @@ class OpenAIDalle3(DalleNode):
 
     OUTPUT_TOOLTIPS = ("The image.",)
     DESCRIPTION = (
-        "Makes an image from a prompt, as DALL·E 3 did. OpenAI has shut that model down; one of today replaces it. "
+        "Makes an image from a prompt, as DALL·E 3 did. OpenAI has shut that model down; a current model replaces it. "
         "Runs with your Comfy.org account, your own OpenAI key, or any server that speaks the OpenAI Images API."
     )
     SEARCH_ALIASES: ClassVar[list[str]] = ["DALL-E", "dalle", "OpenAI", "gpt-image"]

@@ -1,6 +1,6 @@
 """One call of a node while it runs: what the node shows, whether the user cancelled, what becomes of its answers.
 
-Worker threads and the retries know it; `comfyui` shows it in the editor. In plain Python nobody looks.
+Worker threads and the retries know it; `comfyui` shows it in the editor. It is unused in plain Python.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class CallContext:
         self._entries.append(entry)
 
     def finish(self) -> None:
-        """The thread has ended. Nobody takes its result if the node has not waited for it."""
+        """The thread has ended. If the node has left already, the answers go back to the cache."""
         with self.group.lock:
             self._is_finished = True
             is_abandoned = self._is_abandoned

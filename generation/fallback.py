@@ -77,7 +77,7 @@ class Fallback:
         latest_s = time.monotonic() + MAX_ELAPSED_S
         for model in self._candidates(job.asked.original):
             if missing and time.monotonic() > latest_s:
-                break  # it takes this long to say no
+                break  # the server is slow to refuse: stop trying models
             on_model(model)
             try:
                 answer = self._ask_model(job, model)
@@ -88,7 +88,8 @@ class Fallback:
                     raise
                 missing[model or "no model named"] = err
             else:
-                # A shorter prompt starts with the first model again, and `auto` with its own.
+                # Not after a prompt that an earlier model found too long: a shorter one should try that model first.
+                # And not for a model that the user named: `auto` has its own order.
                 if not too_long and self._backend.fixed_model is None:
                     self._server.worked[job.asked.original] = model
                 return answer
@@ -148,7 +149,7 @@ class Fallback:
                     rejected.add(name)
                     request = request.replacing(name, None)
             else:
-                if rejected:  # remembered only now: an error that was misread would have come again
+                if rejected:  # remembered only after success, which proves that the field was the problem
                     self._server.rejected[model] = known | rejected
                 return answer
 

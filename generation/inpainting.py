@@ -172,11 +172,10 @@ def edits_of(image: Tensor | None, mask: Tensor | None, side_px: int) -> list[Ed
 
 
 def _batch(tensor: Tensor, rank: int, name: str) -> Tensor:
+    expected = "[B,H,W,C]" if rank == 4 else "[B,H,W]"
     batch = tensor[None] if tensor.ndim == rank - 1 else tensor
     if batch.ndim != rank or 0 in batch.shape:
-        raise ValueError(
-            f"The {name} has the shape {list(tensor.shape)}, where {rank} dimensions were expected, none of them 0."
-        )
+        raise ValueError(f"The {name} has the shape {list(tensor.shape)}; it must be {expected} and not empty.")
     return batch
 
 

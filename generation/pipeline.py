@@ -82,7 +82,7 @@ class Generator:
 
         results = map_threads(run_one, range(len(jobs)), limit=MAX_CALLS_AT_ONCE)
         if self.call.cancelled.is_set():
-            raise CallCancelled("Cancelled when the images were there.")
+            raise CallCancelled("Cancelled when the images were there.", charge=Charge.PAID_BEFORE)
         return [result for result in results if result is not None]
 
     def _run_one(self, job: Job, key: str, entry: CachedAnswer | None) -> Result:
@@ -101,7 +101,7 @@ class Generator:
         return chosen is not None and sent.quality is None
 
     def _key(self, job: Job) -> str:
-        """What makes two calls the same: where they go, as whom, and what they ask. The seed is never sent."""
+        """What makes two calls the same: where they go, for which account, and what they ask; the seed is never sent."""
         backend, asked = self.backend, job.asked
         edit = job.edit.digest if job.edit else None
         parts = (backend.base_url, backend.account, backend.fixed_model, backend.quality, asked, edit)
@@ -117,10 +117,10 @@ class Generator:
                 return entry
             if not is_coming:
                 return None
-            self.call.begin("Waiting for the answer that was asked for before")
+            self.call.begin("Waiting for the images of the cancelled run")
             self.call.pause(POLL_S)
             if self.call.cancelled.is_set():
-                raise CallCancelled("Cancelled while it waited for an answer that was asked for before.")
+                raise CallCancelled("Cancelled while it waited for the images of a cancelled run.")
 
     def _fetch(self, job: Job, entry: CachedAnswer, answer: Answer) -> Tensor:
         """Download, decode and restore every image that is available."""
@@ -131,7 +131,7 @@ class Generator:
         def fetch_one(index: int) -> None:
             try:
                 if self.call.cancelled.is_set():
-                    raise CallCancelled("Cancelled before an image was fetched.")
+                    raise CallCancelled("Cancelled before an image was fetched.", charge=Charge.PAID_BEFORE)
                 file = self._file(entry, index, pictures[index])
                 images[index] = self._finished(job, open_image(file))
                 self.call.step(_preview(images[index]))
@@ -237,7 +237,7 @@ def summary(calls: Sequence[Sequence[Result]], seconds: float) -> str:
     if reused:
         phrases.append(f"{reused} paid for before")
     if lacks_quality:
-        phrases.append("the server takes no quality")
+        phrases.append("the server refused the quality")
     return " · ".join(phrases)
 
 

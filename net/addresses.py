@@ -88,7 +88,8 @@ def joined(base: str, url: str, hide: Callable[[str], str] = str) -> str:
 def refuse_private(address: str, hide: Callable[[str], str] = str) -> None:
     """Raise UnusableAnswer unless an address is https on a host whose every IP address is public.
 
-    A name that resolves to something else a moment later meets TLS: a private host has no certificate for the name.
+    A name that resolves to something else a moment later (DNS rebinding) fails at TLS: a private host has no
+    certificate for the public name.
     """
     host = (urlsplit(address).hostname or "").rstrip(".")
     if not address.startswith("https://") or not host:

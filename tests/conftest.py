@@ -22,7 +22,7 @@ load_package()
 @pytest.fixture(autouse=True)
 def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of this machine or of another test reaches the node: no settings, proxies, memories or answers."""
-    from dalle2.comfyui import Host
+    from dalle2.comfyui import NodeRunner
     from dalle2.generation.answer_cache import AnswerCache
     from dalle2.generation.fallback import ServerMemory
     from dalle2.nodes import DalleNode
@@ -36,7 +36,7 @@ def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = AnswerCache()
     monkeypatch.setattr(DalleNode, "memory", ServerMemory())
     monkeypatch.setattr(DalleNode, "cache", cache)
-    monkeypatch.setattr(DalleNode, "host", Host(cache))
+    monkeypatch.setattr(DalleNode, "runner", NodeRunner(cache))
     monkeypatch.setattr(DalleNode, "settings_files", SettingsFiles(env=None))
 
 

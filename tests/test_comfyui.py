@@ -18,7 +18,7 @@ from PIL import Image
 
 from dalle2 import comfyui
 from dalle2.api_client import Answer
-from dalle2.comfyui import CANCELLED, Host, replace_built_in
+from dalle2.comfyui import CANCELLED, NodeRunner, replace_built_in
 from dalle2.errors import ImagesApiError
 from dalle2.generation.answer_cache import AnswerCache
 from dalle2.generation.call_context import CallContext
@@ -35,8 +35,8 @@ def cache() -> AnswerCache:
 
 
 @pytest.fixture
-def host(cache: AnswerCache) -> Host:
-    return Host(cache)
+def runner(cache: AnswerCache) -> NodeRunner:
+    return NodeRunner(cache)
 
 
 class Interrupted(BaseException):
@@ -109,16 +109,16 @@ def is_kept(cache: AnswerCache) -> bool:
     return cache.checkout("a", threading.Event()) is not None
 
 
-async def run(host: Host, call: Callable[[CallContext], Any], node_id: str | None = "1") -> Any:
-    return await host.run_beside_loop(call, node_id)
+async def run(runner: NodeRunner, call: Callable[[CallContext], Any], node_id: str | None = "1") -> Any:
+    return await runner.run_beside_loop(call, node_id)
 
 
-def test_the_result_is_returned_and_its_answer_not_kept(host: Host, cache: AnswerCache) -> None:
+def test_the_result_is_returned_and_its_answer_not_kept(runner: NodeRunner, cache: AnswerCache) -> None:
     def call(context: CallContext) -> int:
         use(context, cache)
         return 42
 
-    assert asyncio.run(run(host, call)) == 42
+    assert asyncio.run(run(runner, call)) == 42
     assert not is_kept(cache)
 
 
@@ -127,13 +127,13 @@ def test_the_result_is_returned_and_its_answer_not_kept(host: Host, cache: Answe
     [(ImagesApiError("no images"), RuntimeError), (SettingsError("no key"), ValueError), (KeyError("x"), KeyError)],
 )
 def test_an_error_comes_after_the_first_await_and_without_a_module_path(
-    error: Exception, shown: type[Exception], host: Host, cache: AnswerCache
+    error: Exception, shown: type[Exception], runner: NodeRunner, cache: AnswerCache
 ) -> None:
     call = Blocked(cache, error)
     call.release.set()
 
     async def look() -> Exception:
-        task = asyncio.create_task(run(host, call))
+        task = asyncio.create_task(run(runner, call))
         await asyncio.sleep(0)
         assert not task.done()
         with pytest.raises(shown) as caught:
@@ -147,13 +147,13 @@ def test_an_error_comes_after_the_first_await_and_without_a_module_path(
 
 
 def test_a_thread_that_cannot_be_started_is_an_error_and_leaves_nothing(
-    host: Host, monkeypatch: pytest.MonkeyPatch
+    runner: NodeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     async def look() -> None:
-        task = asyncio.create_task(run(host, lambda context: 1))
+        task = asyncio.create_task(run(runner, lambda context: 1))
         await asyncio.sleep(0)
         assert not task.done()
         with pytest.raises(RuntimeError, match="new thread"):
@@ -162,16 +162,16 @@ def test_a_thread_that_cannot_be_started_is_an_error_and_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         asyncio.run(look())
-    assert asyncio.run(run(host, lambda context: context.group.step())) == (1, 1)  # a group of its own
+    assert asyncio.run(run(runner, lambda context: context.group.step())) == (1, 1)  # a group of its own
 
 
 def test_an_interrupted_call_ends_within_a_moment_and_keeps_its_answer(
-    host: Host, cache: AnswerCache, fake: FakeComfyUI
+    runner: NodeRunner, cache: AnswerCache, fake: FakeComfyUI
 ) -> None:
     call = Blocked(cache)
 
     async def interrupt() -> float:
-        task = asyncio.create_task(run(host, call))
+        task = asyncio.create_task(run(runner, call))
         await wait_beside_loop(call.began.is_set)
         fake.interrupted = True
         began_s = time.monotonic()
@@ -189,11 +189,11 @@ def test_an_interrupted_call_ends_within_a_moment_and_keeps_its_answer(
 
 
 def test_a_cancelled_call_that_fails_later_leaves_no_complaint(
-    host: Host, cache: AnswerCache, caplog: pytest.LogCaptureFixture
+    runner: NodeRunner, cache: AnswerCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def cancel() -> None:
         call = Blocked(cache, ImagesApiError("too late"))
-        task = asyncio.create_task(run(host, call))
+        task = asyncio.create_task(run(runner, call))
         await wait_beside_loop(call.began.is_set)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -208,12 +208,12 @@ def test_a_cancelled_call_that_fails_later_leaves_no_complaint(
     assert not caplog.records
 
 
-def test_the_calls_of_one_node_are_delivered_together_or_not_at_all(host: Host, cache: AnswerCache) -> None:
+def test_the_calls_of_one_node_are_delivered_together_or_not_at_all(runner: NodeRunner, cache: AnswerCache) -> None:
     bad = Blocked(cache, ValueError("no"))
 
     async def both() -> None:
-        good = asyncio.create_task(run(host, lambda context: use(context, cache)))
-        failing = asyncio.create_task(run(host, bad))
+        good = asyncio.create_task(run(runner, lambda context: use(context, cache)))
+        failing = asyncio.create_task(run(runner, bad))
         await good
         await wait_beside_loop(bad.began.is_set)
         assert not is_kept(cache)
@@ -225,16 +225,16 @@ def test_the_calls_of_one_node_are_delivered_together_or_not_at_all(host: Host, 
     assert [is_kept(cache), is_kept(cache), is_kept(cache)] == [True, True, False]
 
 
-def test_another_node_s_failure_does_not_matter(host: Host, cache: AnswerCache) -> None:
+def test_another_node_s_failure_does_not_matter(runner: NodeRunner, cache: AnswerCache) -> None:
     async def both() -> None:
-        calls = [run(host, lambda context: use(context, cache)), run(host, lambda context: 1 // 0, "2")]
+        calls = [run(runner, lambda context: use(context, cache)), run(runner, lambda context: 1 // 0, "2")]
         await asyncio.gather(*calls, return_exceptions=True)
 
     asyncio.run(both())
     assert not is_kept(cache)
 
 
-def test_lines_and_steps_are_shown_on_the_node(host: Host, fake: FakeComfyUI) -> None:
+def test_lines_and_steps_are_shown_on_the_node(runner: NodeRunner, fake: FakeComfyUI) -> None:
     def call(context: CallContext) -> None:
         context.group.expect(2)
         context.begin("Waiting for gpt-image-2")
@@ -243,7 +243,7 @@ def test_lines_and_steps_are_shown_on_the_node(host: Host, fake: FakeComfyUI) ->
         context.step(Image.new("RGBA", (8, 8)))
         context.say("2 pictures")
 
-    asyncio.run(run(host, call, "7"))
+    asyncio.run(run(runner, call, "7"))
     assert fake.texts == [("Waiting for gpt-image-2, 0 s", "7"), ("2 pictures", "7")]
     assert fake.steps == [(1, 2, "JPEG", "7"), (2, 2, "PNG", "7")]
 

@@ -31,7 +31,7 @@ def files(tmp_path: Path) -> SettingsFiles:
     return SettingsFiles(env=tmp_path / ".env", editor=tmp_path / "user" / "settings.json")
 
 
-def page(body: object = None, *, remote: str = "127.0.0.1", **headers: str | None) -> PageRequest:
+def page(body: object = None, *, remote: str = "127.0.0.1", **headers: Any) -> PageRequest:
     """A request of ComfyUI's own page; a header that is None is left out."""
     changed = {name.replace("_", "-"): value for name, value in headers.items()}
     sent = {name: value for name, value in {**PAGE, **changed}.items() if value is not None}

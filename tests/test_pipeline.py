@@ -15,7 +15,7 @@ import torch
 
 from dalle2.api_client import Answer, ImagesClient
 from dalle2.backends import Backend, DalleRequest, PromptTooLong
-from dalle2.comfyui import Host
+from dalle2.comfyui import NodeRunner
 from dalle2.errors import (
     CallCancelled,
     Charge,
@@ -82,7 +82,7 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[WatchedCache]:
     """The cache of the node. Whatever happens in a test, no call may keep an entry after its end."""
     cache = WatchedCache()
     monkeypatch.setattr(DalleNode, "cache", cache)
-    monkeypatch.setattr(DalleNode, "host", Host(cache))
+    monkeypatch.setattr(DalleNode, "runner", NodeRunner(cache))
     yield cache
     assert not cache.in_use
 
@@ -132,7 +132,7 @@ def batch(size: int) -> dict[str, Any]:
 
 
 def test_a_batch_is_asked_for_four_at_a_time_and_comes_in_order(emulator: Emulator, node: Node) -> None:
-    emulator.delay_s = 0.15
+    emulator.delay_s = 0.5  # a busy machine starts them one after the other
     images = node.draw(**batch(6), n=2)
     assert images.shape == (12, 256, 256, 3)
     assert torch.allclose(images[:, -1, 0, 0], torch.arange(6).repeat_interleave(2) / 10, atol=1 / 255)
@@ -282,7 +282,7 @@ def test_a_run_waits_for_the_answer_that_a_cancelled_one_still_waits_for(emulato
     asyncio.run(cancelled_when(lambda: len(emulator.posts) == 1))
     assert not has_ended()
     assert node.draw().shape[0] == 1
-    assert node.last.texts[0] == "Waiting for the answer that was asked for before"
+    assert node.last.texts[0] == "Waiting for the images of the cancelled run"
     assert (len(emulator.posts), emulator.paid_pictures) == (1, 1)
 
 
@@ -597,7 +597,7 @@ def result(
         ([result(4, 3), result(4, 4)], "7 of 8 pictures · gpt-image-2 · 1.5 s"),
         ([result(), result(model="x")], "2 pictures · gpt-image-2 and x · 1.5 s"),
         ([result(credits=1.27), result(credits=1.27)], "2 pictures · gpt-image-2 · 1.5 s · 2.54 credits"),
-        ([result(lacks_quality=True)], "1 picture · gpt-image-2 · 1.5 s · the server takes no quality"),
+        ([result(lacks_quality=True)], "1 picture · gpt-image-2 · 1.5 s · the server refused the quality"),
         ([result(credits=1, is_reused=True)], "1 picture · gpt-image-2 · 1.5 s · 1 paid for before"),
         (
             [result(is_reused=True), result(credits=2)],

@@ -54,7 +54,7 @@ function row(label, name, { placeholder = "", options } = {}) {
     input.disabled = fixed || Boolean(state.read_only)
     input.placeholder = isSet ? "A key is set, and never shown" : placeholder
     remove.hidden = input.disabled || !isSet
-    note.textContent = FROM[source] ?? (fixed ? "" : isKey ? "No key is set." : "The usual value.")
+    note.textContent = FROM[source] ?? (fixed ? "" : isKey ? "No key is set." : "Default.")
     if (isKey) note.textContent = state.problem || state.read_only || note.textContent
   }
   const save = async (value) => {
