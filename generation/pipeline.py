@@ -101,7 +101,7 @@ class Generator:
         return chosen is not None and sent.quality is None
 
     def _key(self, job: Job) -> str:
-        """What makes two calls the same: where they go, for which account, and what they ask; the seed is never sent."""
+        """What makes two calls the same: where they go, for which account, and what they ask. The seed is no part."""
         backend, asked = self.backend, job.asked
         edit = job.edit.digest if job.edit else None
         parts = (backend.base_url, backend.account, backend.fixed_model, backend.quality, asked, edit)
