@@ -131,13 +131,12 @@ class ImagesClient:
         return self._retrier.run(lambda: self._follow(url), repeatable=True)
 
     def _request(self, method: str, route: str) -> Request:
-        connect_s, read_s = self._backend.timeouts_s
         return Request(
             method,
             self._backend.base_url + route,
             auth=self._key,
-            timeout_s=(connect_s, read_s),
-            total_s=connect_s + 1.5 * read_s,
+            timeout_s=self._backend.timeouts_s,
+            total_s=self._backend.total_s,
             limit_bytes=MAX_ANSWER_BYTES,
             params=self._backend.params,
             billed=method == "POST",
@@ -229,7 +228,7 @@ class ImagesClient:
                 address,
                 auth=self._key if with_key else NO_KEY,
                 timeout_s=(connect_s, min(read_s, DOWNLOAD_READ_TIMEOUT_S)),
-                total_s=connect_s + 1.5 * read_s,
+                total_s=self._backend.total_s,
                 limit_bytes=MAX_DOWNLOAD_BYTES,
             )
         )

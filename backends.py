@@ -41,13 +41,12 @@ class PromptTooLong(ValueError):
 class Dialect:
     """How a family of models has to be asked.
 
-    `sizes` are those that it makes itself; for any other, `default_size` is made and scaled here. No `sizes`: any.
+    `sizes` are those that it makes itself; for any other, a square is made and scaled here. No `sizes`: any.
     `max_prompt_characters` None: nobody knows, so the server decides. `transparent_edits`: an image to edit has alpha 0
     where to edit; else it is opaque, beside its mask.
     """
 
     sizes: frozenset[tuple[int, int]] = frozenset()
-    default_size: tuple[int, int] = (1024, 1024)
     max_prompt_characters: int | None = None
     transparent_edits: bool = False
 
@@ -126,6 +125,12 @@ class Backend:
             return Login.ACCOUNT
         return Login.KEY if self.headers.keys() & {"Authorization", "api-key"} else Login.NONE
 
+    @property
+    def total_s(self) -> float:
+        """The seconds within which a response must be complete."""
+        connect_s, read_s = self.timeouts_s
+        return connect_s + 1.5 * read_s
+
     def models_for(self, original: Original) -> tuple[str, ...]:
         """The models to try in turn in place of a DALL·E model."""
         if self.fixed_model is not None:
@@ -153,7 +158,7 @@ class Backend:
                 f"The prompt has {len(asked.prompt)} characters, and {model} takes up to {limit}. Shorten it, or set "
                 f"DALLE2_MODEL to another model that the server has. {Charge.NO.value}"
             )
-        size = asked.size if not dialect.sizes or asked.size in dialect.sizes else dialect.default_size
+        size = asked.size if not dialect.sizes or asked.size in dialect.sizes else SQUARE
         request = ImageRequest(prompt=asked.prompt, model=model, n=asked.n, size=f"{size[0]}x{size[1]}")
         return request.model_copy(update=self._optional_fields(dialect, asked))
 
@@ -168,6 +173,7 @@ class Backend:
             if style:
                 fields["prompt"] = f"{asked.prompt}\n\n{style}"
         if dialect is DALL_E_3:
+            # Of the DALL·E 2 node with DALLE2_MODEL=dall-e-3: what OpenAI took when a field was missing.
             fields["quality"] = asked.quality or "standard"
             fields["style"] = asked.style or "vivid"
         return fields

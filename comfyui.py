@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from .errors import ImagesApiError
 from .generation.answer_cache import AnswerCache
-from .generation.call_context import CallContext, CallGroup
+from .generation.call_context import PREVIEW_SIDE_PX, CallContext, CallGroup
 
 log = logging.getLogger("openai-dalle")
 
@@ -38,7 +38,6 @@ Handler = Callable[[PageRequest], JsonAnswer]
 Routes = Mapping[tuple[str, str], Handler]
 
 POLL_S = 0.05  # how often a waiting node looks whether it was cancelled, and shows what is new
-PREVIEW_SIDE_PX = 512
 COMFY_ORG_URL = "https://api.comfy.org"
 BUILT_IN_PACKAGE = "comfy_api_nodes"
 CANCELLED = "Cancelled. A paid answer is kept for an hour."

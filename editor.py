@@ -243,9 +243,10 @@ def _merged(stored: Values, values: dict[str, str]) -> Values:
     if ADDRESS in values and values[ADDRESS] != stored.get(ADDRESS, ""):
         merged.pop(KEY, None)
     for name, value in values.items():
-        merged[name] = value
-        if not value:
-            del merged[name]
+        if value:
+            merged[name] = value
+        else:
+            merged.pop(name, None)
     return merged
 
 

@@ -149,7 +149,7 @@ class ErrorDetail(Wire):
             words = {"message": _text_of(body)}
         words["message"] = _without_prompt(words["message"], prompt)
         return cls(
-            message=shortened(hide(words.get("message", ""))),
+            message=shortened(hide(words["message"])),
             type=shortened(hide(words.get("type", ""))),
             code=shortened(hide(words.get("code", ""))),
             param=shortened(hide(words.get("param", ""))),

@@ -63,7 +63,10 @@ def _settings_files() -> SettingsFiles:
 
 
 class _UsesAccount:
-    """A class attribute that is true exactly when the settings of this moment choose Comfy.org's proxy."""
+    """A class attribute that is true exactly when the settings of this moment choose Comfy.org's proxy.
+
+    Where it is true, the editor lets nobody run the node without signing in, a user with a key of their own included.
+    """
 
     def __get__(self, instance: object, owner: type[DalleNode]) -> bool:
         try:

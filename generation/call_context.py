@@ -14,6 +14,8 @@ from typing import Any
 
 from .answer_cache import AnswerCache, CachedAnswer
 
+PREVIEW_SIDE_PX = 512
+
 
 class CallGroup:
     """The calls that one node makes in one prompt: a list as input makes several.

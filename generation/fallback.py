@@ -93,7 +93,9 @@ class Fallback:
                 if not too_long and self._backend.fixed_model is None:
                     self._server.worked[job.asked.original] = model
                 return answer
-        raise self._no_answer_error(missing, too_long)
+        error = self._no_answer_error(missing, too_long)
+        self._server.listed = None  # the user may add a model before the next run
+        raise error
 
     def _candidates(self, original: Original) -> Iterator[str | None]:
         """The models to try in turn, none of them twice."""
@@ -212,7 +214,6 @@ class Fallback:
         if not missing:
             return next(iter(too_long.values()))
         has = [entry.id for entry in self._listed()]
-        self._server.listed = None  # the user may add a model before the next run
         for model, error in too_long.items():
             if not has or model in has:
                 return error

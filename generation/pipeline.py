@@ -22,7 +22,7 @@ from ..errors import CallCancelled, Charge, ImagesApiError, UnusableAnswer
 from ..image_codec import ImageError, decode_images, fit, open_image, to_image
 from ..models import ImageRequest, Picture
 from .answer_cache import AnswerCache, CachedAnswer
-from .call_context import CallContext
+from .call_context import PREVIEW_SIDE_PX, CallContext
 from .fallback import Fallback, Job, ServerMemory
 from .inpainting import with_alpha
 from .threads import map_threads
@@ -31,7 +31,6 @@ log = logging.getLogger("openai-dalle")
 
 MAX_CALLS_AT_ONCE = 4  # of one node: more would run into the rate limits of a new account
 MAX_DOWNLOADS_AT_ONCE = 8  # as many as one job can have
-PREVIEW_SIDE_PX = 512
 POLL_S = 0.05  # how often a call looks for an answer that another one waits for
 
 
