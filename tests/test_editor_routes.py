@@ -104,7 +104,7 @@ def test_an_empty_value_takes_a_setting_away(files: SettingsFiles) -> None:
     assert answer[1]["pays"] == "Comfy.org"
 
 
-ATTACKS: dict[str, tuple[dict[str, str | None], int]] = {
+ATTACKS: dict[str, tuple[dict[str, Any], int]] = {
     "another website": ({"origin": "https://evil.example", "sec_fetch_site": "cross-site"}, 403),
     "another website, in an old browser": ({"origin": "https://evil.example", "sec_fetch_site": None}, 403),
     "another port of this computer": ({"origin": "http://127.0.0.1:9000", "sec_fetch_site": "same-site"}, 403),
