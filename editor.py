@@ -215,7 +215,8 @@ def _changes(body: bytes) -> dict[str, str]:
         raise SettingsError("The settings must be one JSON object of texts.")
     if unknown := values.keys() - set(FIELDS):
         raise SettingsError(f"The settings page cannot set {', '.join(sorted(unknown))[:80]}.")
-    values = {name: value.strip() for name, value in values.items()}
+    for name, value in values.items():
+        values[name] = value.strip()
     if values.get(KEY) and ADDRESS not in values:
         raise SettingsError(KEY_ALONE)
     return values

@@ -161,7 +161,11 @@ def editor_values(file: Path | None) -> Values:
         raise SettingsError(
             f"The settings page's file {file} cannot be read. Delete it and enter the settings again. {Charge.NO.value}"
         )
-    return {name: value for name, value in _named(values).items() if name in (*KEY_AND_ADDRESS, *EDITOR_CHOICES)}
+    allowed: Values = {}
+    for name, value in _named(values).items():
+        if name in (*KEY_AND_ADDRESS, *EDITOR_CHOICES):
+            allowed[name] = value
+    return allowed
 
 
 def fits_a_header(text: str) -> bool:

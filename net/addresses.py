@@ -47,8 +47,9 @@ def is_public(address: str) -> bool:
 
 
 def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    if any(ip in network for network in _EMBEDDING):
-        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    for network in _EMBEDDING:
+        if ip in network:
+            return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip.ipv4_mapped or ip.sixtofour
 
 
