@@ -20,6 +20,7 @@ from requests.auth import AuthBase
 from .backends import Backend
 from .errors import (
     DOWNLOAD_CASES,
+    USEFUL_HEADERS,
     Charge,
     StatusCase,
     StatusError,
@@ -169,7 +170,10 @@ class ImagesClient:
     ) -> StatusError:
         # A body that broke off is read as far as it came.
         detail = ErrorDetail.parse(bytes(reply.body), self.hide, prompt)
-        headers = {name: self.hide(value) for name, value in reply.headers.items()}
+        headers: dict[str, str] = {}
+        for name in USEFUL_HEADERS:
+            if name in reply.headers:
+                headers[name] = self.hide(reply.headers[name])
         return StatusError(reply.status_code, detail, headers=headers, login=self._backend.login, rows=rows)
 
     def _raise_unless_whole(self, reply: Reply, *, charge: Charge) -> None:
@@ -242,10 +246,10 @@ class ImagesClient:
         return reply
 
     def _can_be_shown(self, name: str) -> bool:
-        return bool(name) and name == shortened(self.hide(name), MAX_NAME_CHARACTERS)
+        return 0 < len(name) <= MAX_NAME_CHARACTERS and name == shortened(self.hide(name), MAX_NAME_CHARACTERS)
 
     def _id_line(self, reply: Reply) -> str:
-        return self.hide(request_id_line(reply.headers))
+        return request_id_line({"x-request-id": self.hide(reply.headers.get("x-request-id", ""))})
 
 
 def _pictures_in(body: bytes | bytearray) -> tuple[Picture, ...] | None:

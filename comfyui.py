@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,17 +158,19 @@ def add_routes(routes: Routes) -> None:
     server = _server()
     if server is None:
         return
+    # A pool of their own: ComfyUI serves files by the default one, and a connection test can take long.
+    pool = ThreadPoolExecutor(2, thread_name_prefix="openai-dalle-page")
     for (method, path), handler in routes.items():
-        server.routes.route(method, path)(_beside_loop(handler))
+        server.routes.route(method, path)(_beside_loop(handler, pool))
 
 
-def _beside_loop(handler: Handler) -> Callable[[Any], Any]:
+def _beside_loop(handler: Handler, pool: ThreadPoolExecutor) -> Callable[[Any], Any]:
     from aiohttp import web  # only ComfyUI needs it
 
     async def respond(request: web.Request) -> web.Response:
         headers = {name.lower(): value for name, value in request.headers.items()}
         asked = PageRequest(request.remote or "", headers, await request.read())
-        status, content = await asyncio.to_thread(handler, asked)
+        status, content = await asyncio.get_running_loop().run_in_executor(pool, handler, asked)
         return web.json_response(content, status=status, headers={"Cache-Control": "no-store"})
 
     return respond

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
@@ -44,6 +45,7 @@ SHOWN_MODELS = 5  # of a gateway's hundreds
 
 KEY, ADDRESS = KEY_AND_ADDRESS
 FIELDS = (KEY, ADDRESS, *EDITOR_CHOICES)
+_writing = threading.Lock()  # two changes at once would lose one
 FORWARDED_BY_PROXY = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 ELSEWHERE = (
@@ -94,10 +96,11 @@ def change(request: PageRequest, files: SettingsFiles) -> JsonAnswer:
     try:
         values = _changes(request.body)
         _raise_for_fixed(values, files)
-        stored = _stored(files.editor)
-        changed = _merged(stored, values)
-        checked(changed, "in the settings page")
-        write_privately(files.editor, json.dumps(changed, indent=2))
+        with _writing:
+            stored = _stored(files.editor)
+            changed = _merged(stored, values)
+            checked(changed, "in the settings page")
+            write_privately(files.editor, json.dumps(changed, indent=2))
     except SettingsError as err:
         return _error(400, str(err))
     except OSError as err:

@@ -19,6 +19,7 @@ MAX_DETAIL_CHARACTERS = 400  # of a server's own words in our messages: enough f
 # Of a response. Its images need a few, and a prompt that is repeated with each has 32,000 characters at most; millions
 # of them would unfold to gigabytes of objects.
 MAX_COMMAS = 500_000
+MAX_PICTURES = 1000  # of a response: each becomes an object, and a node asks for 8
 
 
 class Wire(BaseModel):
@@ -58,7 +59,7 @@ class Picture(Wire):
 class ImagesResponse(Wire):
     """The body of a successful response."""
 
-    data: tuple[Picture, ...]
+    data: tuple[Picture, ...] = Field(max_length=MAX_PICTURES)
 
     @classmethod
     def parse(cls, body: bytes | bytearray) -> ImagesResponse:
@@ -83,7 +84,7 @@ class ImagesResponse(Wire):
         # Pydantic's parser: json.loads takes seconds for a long text with escapes, and stops every thread meanwhile.
         answer = from_json(body, cache_strings=False)
         items = answer.get("data") if isinstance(answer, dict) else None
-        if not isinstance(items, list):
+        if not isinstance(items, list) or len(items) > MAX_PICTURES:
             raise ValueError("it has no list of images")
         return cls(data=tuple(_picture(item) for item in items if isinstance(item, dict)))
 

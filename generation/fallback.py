@@ -95,6 +95,8 @@ class Fallback:
                 return answer
         error = self._no_answer_error(missing, too_long)
         self._server.listed = None  # the user may add a model before the next run
+        if isinstance(error, StatusError):
+            error.note = self._client.hide(error.note)  # somebody may have put a key into DALLE2_MODEL
         raise error
 
     def _candidates(self, original: Original) -> Iterator[str | None]:

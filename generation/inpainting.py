@@ -31,6 +31,7 @@ from ..image_codec import (
 # Of an image. No server tells its minimum; 16 pixels are the unit in which today's models measure an image.
 MIN_SIDE_PX = 16
 MAX_SENT_SIDE_PX = 1024  # no model works on more of an edit
+MAX_PAINTED_SIDE_PX = 4096
 MAX_FILE_BYTES = 4_000_000  # DALL·E 2's limit for an image, and today's for a mask
 NOTICEABLE = 0.5 / 255  # a mask's value below it is 0 in every image file
 
@@ -111,7 +112,7 @@ class Edit:
         Returns `[1,h,w,C]`. Where the mask is 0, the original's values are untouched (those of the scaled original,
         if its longer side was not `side_px` already).
         """
-        longer_side = max(painted.size)
+        longer_side = min(max(painted.size), MAX_PAINTED_SIDE_PX)  # a long, narrow image would become a huge square
         square = fit(painted, (longer_side, longer_side))
         new = square.resize(self.size, Image.Resampling.BICUBIC, box=self._inner_box(longer_side))
         return _blended(self._prepared.old, decode_images([new]), self._prepared.mask[None, ..., None])

@@ -198,7 +198,7 @@ class Generator:
         return False
 
     def _show_model(self, model: str | None) -> None:
-        self.call.begin(f"Waiting for {model or 'the server'}")
+        self.call.begin(f"Waiting for {self.client.hide(model or 'the server')}")
 
     def _show_download(self, pictures: Sequence[Picture], *, done: int) -> None:
         if done < len(pictures) and not pictures[done].b64_json:

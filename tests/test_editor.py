@@ -312,6 +312,21 @@ def with_aliases(info: dict[str, Any]) -> dict[str, Any]:
     return {**info, NODE: {**info[NODE], "search_aliases": OpenAIDalle2.SEARCH_ALIASES}}
 
 
+def test_a_key_is_never_stored_for_another_address_than_the_one_shown(desk: Desk, editor: Editor) -> None:
+    use_settings_page(desk.comfyui, openai_base_url=desk.emulator.base_url)
+    editor.page.reload()
+    editor.wait_until_ready()
+    editor.open_settings()
+    address = editor.page.get_by_role("textbox", name="Server address")
+    expect(address).to_have_value(desk.emulator.base_url)
+    address.fill("gateway.example/v1")
+    address.press("Tab")
+    expect(editor.page.get_by_text("it is not the address of a server").first).to_be_visible()
+    editor.paste(editor.key_field, "sk-for-the-gateway")
+    expect(editor.page.get_by_text("it is not the address of a server")).to_have_count(2)
+    expect(editor.page.get_by_placeholder("A key is set")).to_have_count(0)
+
+
 @with_both_renderers
 def test_the_first_picture_takes_four_steps_with_an_own_key(desk: Desk, rendered: Editor) -> None:
     use_settings_page(desk.comfyui, openai_base_url=desk.emulator.base_url, dalle2_model="gpt-image-2")

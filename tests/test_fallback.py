@@ -107,6 +107,12 @@ def test_the_next_known_model_replaces_it_and_is_remembered() -> None:
     assert asked(server) == ["dall-e-2", "gpt-image-2", "gpt-image-2"]
 
 
+def test_a_key_in_place_of_a_model_is_not_shown() -> None:
+    with Loopback(Models("gpt-image-2")) as server, pytest.raises(StatusError) as raised:
+        Caller(server).ask(fixed=KEY)
+    assert KEY not in str(raised.value)
+
+
 def test_after_the_known_models_comes_the_newest_that_is_listed() -> None:
     created = {"gpt-image-3-flare": 30, "gpt-image-4": 40, "gpt-image-3": 31, "gpt-5": 99, "dall-e-9": 98}
     listed = [{"id": name, "created": moment} for name, moment in created.items()]

@@ -50,7 +50,7 @@ class Row:
 
 NOTHING_DONE = [
     Row("unauthorized", StatusError, "did not accept the key. Check OPENAI_API_KEY"),
-    Row("payment_required", StatusError, "wants to be paid first. Add credit"),
+    Row("payment_required", StatusError, "has no credit. Add credit"),
     Row("verification", StatusError, "organization of this key to be verified"),
     Row("model_not_found", StatusError, "does not have the model that was asked for"),
     Row("route_missing", StatusError, "at the address that was used (status 404). Check OPENAI_BASE_URL"),
@@ -73,7 +73,7 @@ NOTHING_DONE = [
 ]
 ANSWER_LOST = [
     Row("slow", TimedOut, "did not respond in time", Charge.MAYBE, paid=1, details={"delay_s": 5}),
-    Row("drip", TimedOut, "responded so slowly", Charge.MAYBE, paid=1, details={"interval_s": 0.05}),
+    Row("drip", TimedOut, "took too long as a whole", Charge.MAYBE, paid=1, details={"interval_s": 0.05}),
     Row("drop_after", ConnectionFailed, "broke before the response was complete", Charge.MAYBE, paid=1),
     Row("drop_during", ConnectionFailed, "broke before the response was complete", Charge.MAYBE, paid=1),
     Row("endless_body", UnusableAnswer, "too large to be read", Charge.LIKELY, paid=1),
@@ -99,7 +99,7 @@ def download(fault: str, words: str, *, times: int = 1, **details: Any) -> Row:
 DOWNLOADS = [
     download("missing_picture", "is not there, or its address has expired (status 404)"),
     download("expired_picture", "is not there, or its address has expired (status 403)"),
-    download("too_large", "did not hand one out (status 413)"),
+    download("too_large", "refused the download (status 413)"),
     download("rate_limit", "wants fewer requests (status 429)", times=3),
     download("rate_limit", "wants fewer requests (status 429)", retry_after_s=3600),
     download("server_error", "The host of the images failed (status 500)", times=3),
@@ -107,7 +107,7 @@ DOWNLOADS = [
     download("drop_before", "broke before the response was complete", times=3),
     download("drop_during", "broke before the response was complete", times=3),
     download("slow", "did not respond in time", times=3, delay_s=5),
-    download("drip", "responded so slowly", times=3, interval_s=0.05),
+    download("drip", "took too long as a whole", times=3, interval_s=0.05),
     download("html", "PNG, JPEG or WebP"),
     download("not_an_image", "PNG, JPEG or WebP"),
     download("svg_bomb", "PNG, JPEG or WebP"),

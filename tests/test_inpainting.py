@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -305,3 +306,10 @@ def test_inputs_are_not_written_to() -> None:
     assert edit.transparent_files
     edit.restore(picture(64, 64, 3)).zero_()
     assert torch.equal(image, before[0]) and torch.equal(mask, before[1])
+
+
+def test_a_long_narrow_image_from_the_server_takes_no_minute() -> None:
+    edit = edits_of(torch.rand(1, 64, 64, 3), torch.ones(1, 64, 64), 256)[0]
+    began_s = time.process_time()
+    assert edit.restore(Image.new("RGB", (24_000, 32))).shape == (1, 256, 256, 3)
+    assert time.process_time() - began_s < 4  # as a square of 24,000 pixels it takes gigabytes and more than ten

@@ -115,6 +115,12 @@ def test_millions_of_tiny_items_are_refused_before_they_unfold() -> None:
         ImagesResponse.parse(b'{"data": [' + b"{}," * (MAX_COMMAS + 1) + b"{}]}")
 
 
+@pytest.mark.parametrize("item", ['{"url": "a"}', '{"b64_json": "*"}'])
+def test_thousands_of_images_are_no_answer(item: str) -> None:
+    with pytest.raises(ValueError):
+        ImagesResponse.parse(b'{"data": [' + b",".join([item.encode()] * 1001) + b"]}")
+
+
 @pytest.mark.parametrize(("n", "commas"), [(8, 3199), (10, 32_000)])
 def test_a_prompt_of_commas_may_be_repeated_with_each_image(n: int, commas: int) -> None:
     item = {"b64_json": ENCODED, "revised_prompt": "," * commas}

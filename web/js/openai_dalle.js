@@ -40,12 +40,15 @@ const COLUMN = { display: "grid", gap: "4px", width: "min(24rem, 45vw)" }
 const SMALL = { fontSize: "12px", whiteSpace: "pre-wrap", overflowWrap: "anywhere" }
 const FROM = { environment: "Fixed by the environment.", ".env": "Fixed by the file .env.", editor: "Set here." }
 const rows = []
+let addressField
+let saving = Promise.resolve() // one change after the other: a key goes with the address that was typed before it
 
 function row(label, name, { placeholder = "", options } = {}) {
   const isKey = name === "openai_api_key"
   const choices = Object.entries(options ?? {}).map(([value, text]) => element("option", { value, textContent: text }))
   const input = element(options ? "select" : "input", { ariaLabel: label }, BOX, ...choices)
   if (isKey) input.type = "password"
+  if (name === "openai_base_url") addressField = input
   const remove = element("button", { textContent: "Remove the key", onclick: () => save("") }, BOX)
   const note = element("div", {}, SMALL)
   const show = () => {
@@ -57,9 +60,10 @@ function row(label, name, { placeholder = "", options } = {}) {
     note.textContent = FROM[source] ?? (fixed ? "" : isKey ? "No key is set." : "Default.")
     if (isKey) note.textContent = state.problem || state.read_only || note.textContent
   }
-  const save = async (value) => {
-    // A key is stored for the address that is shown beside it.
-    const address = isKey && { openai_base_url: state.fields.openai_base_url.value }
+  const save = (value) => (saving = saving.then(() => saveNow(value)))
+  const saveNow = async (value) => {
+    // A key is stored for the address that is shown beside it, or refused with it.
+    const address = isKey && value && { openai_base_url: addressField.value }
     try {
       state = await ask("settings", { ...address, [name]: value })
       rows.forEach((show) => show())
@@ -82,11 +86,14 @@ function row(label, name, { placeholder = "", options } = {}) {
 
 function testRow() {
   const note = element("div", {}, SMALL)
-  const test = async () => {
+  const button = element("button", { textContent: "Test" }, BOX)
+  button.onclick = async () => {
+    button.disabled = true
     note.textContent = "Asking the server ..."
     note.textContent = await ask("test", {}).then((answer) => answer.message, (error) => error.message)
+    button.disabled = false
   }
-  const made = element("div", {}, COLUMN, element("button", { textContent: "Test", onclick: test }, BOX), note)
+  const made = element("div", {}, COLUMN, button, note)
   return () => made
 }
 
