@@ -53,7 +53,7 @@ ENVIRONMENT = {
     "DALLE2_CONNECT_TIMEOUT_S": "1",
     "DALLE2_READ_TIMEOUT_S": "1",
 }
-OUR_ERRORS = ("StatusError", "ConnectionFailed", "TimedOut", "UnusableAnswer")
+SHOWN_AS = "RuntimeError"  # an error of the package, as ComfyUI shows it
 SAYS_LOST = re.compile(r"(may have|probably) been charged")
 
 
@@ -162,10 +162,10 @@ class Soak:
 
 
 def kind_of(entry: Mapping[str, Any], error: str) -> str:
-    """The name of the error that a run ended in. Raises PromiseBroken when it is none of ours, or hides the money."""
+    """How ComfyUI shows the error of a run. Raises PromiseBroken when it is none of ours, or hides the money."""
     messages = dict(entry["status"]["messages"])
-    kind = str(messages.get("execution_error", {}).get("exception_type", error)).rpartition(".")[2]
-    if kind not in OUR_ERRORS or "charged" not in error or KEY in str(entry):
+    kind = str(messages.get("execution_error", {}).get("exception_type", error))
+    if kind != SHOWN_AS or "charged" not in error or KEY in str(entry):
         raise PromiseBroken(f"a run ended in {kind}: {error}")
     return kind
 

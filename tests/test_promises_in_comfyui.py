@@ -40,7 +40,7 @@ def stage(request: pytest.FixtureRequest) -> Stage:
 def test_the_package_takes_the_place_of_comfyuis_own_nodes(stage: Stage) -> None:
     for node_id in NODES:
         info = stage.comfyui.object_info(node_id)
-        assert "OpenAI has shut that model down; one of today replaces it." in info["description"]
+        assert "OpenAI has shut that model down; a current model replaces it." in info["description"]
         assert info["python_module"] == f"custom_nodes.{stage.comfyui.package_dir.name}"
     said = [TAKES_OVER.format(node_id) for node_id in NODES] if has_nodes_of_its_own() else []
     assert list(stage.loading) == said  # and no warning
