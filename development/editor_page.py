@@ -6,6 +6,7 @@ One driver for three generations of the frontend: in 1.32 errors are dialogs and
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -109,7 +110,9 @@ class Editor:
         """Open the file of a workflow, as the menu's Open does."""
         self.clear()
         self.page.locator("#comfy-file-input").set_input_files(path)
-        self._wait("() => window.app.graph.nodes.length")
+        # After a reload the editor may still be about to open what was open before.
+        kinds = sorted(node["type"] for node in json.loads(path.read_text(encoding="utf-8"))["nodes"])
+        self._wait("kinds => window.app.graph.nodes.map(it => it.type).sort().join() === kinds.join()", kinds)
 
     def clear(self) -> None:
         """Take everything off the canvas."""

@@ -193,7 +193,6 @@ def test_a_graph_of_the_old_node_opens_with_its_values_and_runs(desk: Desk, edit
     assert call.path.endswith("/edits") and call.fields["prompt"] == "A red hot-air balloon"
 
 
-@pytest.mark.parametrize("open_desk", ["newest"], indirect=True)
 def test_a_graph_of_the_old_dall_e_3_runs(desk: Desk, editor: Editor) -> None:
     editor.open_file(SAVED / "saved-dalle-3.json")
     editor.run()
@@ -203,6 +202,7 @@ def test_a_graph_of_the_old_dall_e_3_runs(desk: Desk, editor: Editor) -> None:
     assert (call.fields["size"], call.fields["quality"]) == ("1024x1792", "medium")
 
 
+@pytest.mark.parametrize("open_desk", ["newest"], indirect=True)
 def test_a_mask_painted_in_the_mask_editor_is_what_is_edited(desk: Desk, editor: Editor) -> None:
     photo = Image.open(io.BytesIO(example_photo(512))).convert("RGB")
     desk.comfyui.upload("hills.png", png(np.asarray(photo)))
