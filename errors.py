@@ -119,7 +119,7 @@ class StatusError(ImagesApiError):
     @property
     def request_id(self) -> str:
         """The name of the request in the server's own log, "" where it gave none."""
-        return shortened(self.headers.get("x-request-id", ""), 80)
+        return request_id_of(self.headers)
 
     def __str__(self) -> str:
         row = self._row
@@ -137,9 +137,14 @@ class StatusError(ImagesApiError):
         return "\n".join(filter(None, lines))
 
 
+def request_id_of(headers: Mapping[str, str]) -> str:
+    """The name of the request in the server's own log, cut short; "" where it gave none."""
+    return shortened(headers.get("x-request-id", ""), 80)
+
+
 def request_id_line(headers: Mapping[str, str]) -> str:
     """The last line of a message, for whoever asks the server's operator about it; "" without an id."""
-    value = shortened(headers.get("x-request-id", ""), 80)
+    value = request_id_of(headers)
     return f"Request id: {value}" if value else ""
 
 

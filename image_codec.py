@@ -149,12 +149,18 @@ def checked_image(image: Tensor) -> Tensor:
 def checked_mask(mask: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     """The mask as `[H,W]` float32 on the CPU, 0..1, of the given (height, width). Raises ValueError otherwise."""
     values = _checked(mask, rank=2, name="mask", expected="[1,H,W]")
-    if size is not None and tuple(values.shape) != size:
+    if size is not None:
+        check_same_size(values, size)
+    return values
+
+
+def check_same_size(mask: Tensor, size: tuple[int, int]) -> None:
+    """Raise ValueError unless a mask `[H,W]` has the (height, width) of its image."""
+    if tuple(mask.shape) != size:
         raise ValueError(
-            f"Mask and Image must be the same size: the mask is {values.shape[1]}x{values.shape[0]}, the image "
+            f"Mask and Image must be the same size: the mask is {mask.shape[1]}x{mask.shape[0]}, the image "
             f"{size[1]}x{size[0]} (width x height). Resize one of them before this node."
         )
-    return values
 
 
 def _checked(tensor: Tensor, *, rank: int, name: str, expected: str) -> Tensor:

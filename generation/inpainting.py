@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..image_codec import (
+    check_same_size,
     checked_image,
     checked_mask,
     decode_images,
@@ -186,11 +187,7 @@ def _checked_edit(image: Tensor, mask: Tensor, side_px: int) -> Edit:
     if not (values >= NOTICEABLE).any():
         raise ValueError(NOTHING_PAINTED)
     height, width = pixels.shape[:2]
-    if values.shape != (height, width):
-        raise ValueError(
-            f"Mask and Image must be the same size: the mask is {values.shape[1]}x{values.shape[0]}, the image "
-            f"{width}x{height} (width x height). Resize one of them before this node."
-        )
+    check_same_size(values, (height, width))
     if min(height, width, min(height, width) * side_px / max(height, width)) < MIN_SIDE_PX:
         raise ValueError(
             f"The image is {width}x{height} pixels, which is too small or too narrow to edit: its shorter side must "
