@@ -206,14 +206,24 @@ class Editor:
 
     def open_help(self, node_id: int) -> None:
         """Open the help page of a node with the button that appears above it when it is selected."""
-        self.page.mouse.click(*self._places(node_id)["title"])
-        self.page.get_by_test_id("info-button").click()
+        button = self.page.get_by_test_id("info-button")
+        self._select(node_id, button)
+        button.click()
         expect(self.help).to_be_visible()
+
+    def _select(self, node_id: int, button: Locator) -> None:
+        """Click a node until its button is there; the view may still move when a file has just been opened."""
+        for _ in range(DOUBLE_CLICKS):
+            self.page.mouse.click(*self._places(node_id)["title"])
+            with suppress(PlaywrightTimeoutError):
+                button.wait_for(timeout=DOUBLE_CLICK_MS)
+                return
 
     def open_mask_editor(self, node_id: int) -> Locator:
         """Open the mask editor of 1.58 on a Load Image node, and return it."""
-        self.page.mouse.click(*self._places(node_id)["title"])
-        self.page.get_by_role("button", name="Open Mask Editor for Selected Node").click()
+        button = self.page.get_by_role("button", name="Open Mask Editor for Selected Node")
+        self._select(node_id, button)
+        button.click()
         mask_editor = self.page.get_by_role("dialog").filter(has=self.page.get_by_test_id("mask-editor-ui"))
         expect(mask_editor.get_by_role("button", name="Save")).to_be_visible()
         return mask_editor
