@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from .errors import ImagesApiError
 from .generation.answer_cache import AnswerCache
-from .generation.call_context import PREVIEW_SIDE_PX, CallContext, CallGroup
+from .generation.call_context import CallContext, CallGroup
 
 log = logging.getLogger("openai-dalle")
 
@@ -216,4 +216,4 @@ def _send_step(done: int, total: int, preview: Any, node_id: str) -> None:
     bar = getattr(_module("comfy.utils"), "ProgressBar", None)
     if bar is not None:
         kind = "JPEG" if preview.mode == "RGB" else "PNG"  # as PNG, a photo takes several times the bytes
-        bar(total, node_id=node_id).update_absolute(done, preview=(kind, preview, PREVIEW_SIDE_PX))
+        bar(total, node_id=node_id).update_absolute(done, preview=(kind, preview, None))  # no size: it is small

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..api_client import Answer, ImagesClient
 from ..backends import Backend
 from ..errors import CallCancelled, Charge, ImagesApiError, UnusableAnswer
-from ..image_codec import ImageError, decode_images, fit, open_image, to_image
+from ..image_codec import ImageError, decode_images, fit, open_image, opening, to_image
 from ..models import ImageRequest, Picture
 from .answer_cache import AnswerCache, CachedAnswer
 from .call_context import PREVIEW_SIDE_PX, CallContext
@@ -132,7 +132,8 @@ class Generator:
                 if self.call.cancelled.is_set():
                     raise CallCancelled("Cancelled before an image was fetched.", charge=Charge.PAID_BEFORE)
                 file = self._file(entry, index, pictures[index])
-                images[index] = self._finished(job, open_image(file))
+                with opening:
+                    images[index] = self._finished(job, open_image(file))
                 self.call.step(_preview(images[index]))
             except (ImagesApiError, ImageError) as err:
                 problems[index] = err
@@ -251,9 +252,7 @@ def _preview(image: Image.Image | Tensor) -> Image.Image:
     if isinstance(image, Tensor):
         step = max(1, max(image.shape[1:3]) // PREVIEW_SIDE_PX)
         return to_image(image[0, ::step, ::step])
-    preview = image.copy()
-    preview.thumbnail((PREVIEW_SIDE_PX, PREVIEW_SIDE_PX), Image.Resampling.BOX)
-    return preview
+    return image.reduce(-(-max(image.size) // PREVIEW_SIDE_PX))  # rounded up
 
 
 def _as_tensor(images: Sequence[Image.Image | Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from dalle2.errors import (
 from dalle2.generation.answer_cache import AnswerCache, CachedAnswer
 from dalle2.generation.fallback import Job, ServerMemory
 from dalle2.generation.pipeline import Generator, Result, as_batch, summary
+from dalle2.image_codec import MAX_OPENED_AT_ONCE, opening
 from dalle2.models import ImageRequest, Picture
 from dalle2.nodes import DalleNode, OpenAIDalle2
 from development.emulator import Emulator, Fault, RequestRecord
@@ -123,6 +125,20 @@ def test_images_are_downloaded_side_by_side(emulator: Emulator, node: Node) -> N
     node.draw(n=8)
     assert len(downloads(emulator)) == 8
     assert overlap(downloads(emulator))
+
+
+def test_only_a_few_images_of_the_whole_process_are_open_at_the_same_time(emulator: Emulator, node: Node) -> None:
+    emulator.result = "url"
+    drawing = threading.Thread(target=node.draw, kwargs={"n": 8})
+    with ExitStack() as others:
+        for _ in range(MAX_OPENED_AT_ONCE):
+            others.enter_context(opening)
+        drawing.start()
+        wait_for(lambda: len(downloads(emulator)) == 8)
+        drawing.join(0.2)
+        assert drawing.is_alive()
+    drawing.join()
+    assert node.text.startswith("8 pictures")
 
 
 def batch(size: int) -> dict[str, Any]:
