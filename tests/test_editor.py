@@ -28,7 +28,7 @@ from development.failures import FAILURES
 from development.frontends import FRONTENDS, comfyui_for_browser, use_own_key, use_settings_page, version
 from development.screenshots import THUMBNAIL_PX
 from development.workflows import EXAMPLES, SAVED, example_photo
-from tests.stage import SAVED_WORKFLOW, png
+from tests.stage import ACCOUNT_KEY, SAVED_WORKFLOW, png
 
 TEMPLATES = sorted(path.stem for path in EXAMPLES.glob("*.json"))
 # The Nodes 2.0 of 1.32, which were a beta, show no texts on nodes, whoever sends them.
@@ -193,6 +193,28 @@ def test_a_graph_of_the_old_node_opens_with_its_values_and_runs(desk: Desk, edit
     assert call.path.endswith("/edits") and call.fields["prompt"] == "A red hot-air balloon"
 
 
+def test_an_old_graph_runs_with_an_account_and_leads_to_the_help(desk: Desk) -> None:
+    desk.comfyui.upload("hills-with-a-hole.png", example_photo(512))
+    use_settings_page(desk.comfyui)
+    with visitor(desk.browser) as member:
+        page = member.new_page()
+        # Somebody who has signed in with a Comfy.org API key; only Comfy.org's list of customers is not there.
+        page.add_init_script(f"localStorage.setItem('comfy_api_key', '{ACCOUNT_KEY}')")
+        page.route("**/customers", lambda route: route.fulfill(json={"id": "a-customer"}))
+        editor = Editor(page, desk.comfyui.url)
+        editor.open_file(SAVED_WORKFLOW)
+        expect(editor.sign_in_button).to_have_count(0)
+        editor.run()
+        (saved,) = editor.nodes("SaveImage")
+        assert len(editor.pictures(saved)) == 2
+        *_, call = desk.emulator.posts
+        assert call.path == "/proxy/openai/images/edits"
+        assert call.headers["x-api-key"] == ACCOUNT_KEY
+        expect(editor.text_on_node(r"^2 pictures · .* · [\d.]+ credits$")).to_be_visible()
+        editor.open_help(editor.nodes(NODE)[0])
+        expect(editor.help).to_contain_text("mask")
+
+
 def test_a_graph_of_the_old_dall_e_3_runs(desk: Desk, editor: Editor) -> None:
     editor.open_file(SAVED / "saved-dalle-3.json")
     editor.run()
@@ -286,14 +308,18 @@ def test_the_message_of_a_failed_run_leads_to_the_help(desk: Desk, rendered: Edi
     expect(rendered.text_on_node(LINE)).to_be_visible()
 
 
-@pytest.mark.parametrize(("locale", "words"), [("en-US", "mask"), ("ja-JP", "マスク")])
-def test_the_help_opens_from_the_node_in_the_users_language(desk: Desk, locale: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("locale", "words", "address"), [("en-US", "mask", "Server address"), ("ja-JP", "マスク", "サーバーのアドレス")]
+)
+def test_help_and_settings_are_in_the_users_language(desk: Desk, locale: str, words: str, address: str) -> None:
     with visitor(desk.browser, locale=locale) as reader:
         editor = Editor(reader.new_page(), desk.comfyui.url)
         editor.open_file(EXAMPLES / f"{TEMPLATE}.json")
         editor.open_help(editor.nodes(NODE)[0])
         expect(editor.help).to_contain_text(words)
         assert all(editor.help.locator("img").evaluate_all(LOADED))
+        editor.open_settings()
+        expect(editor.page.get_by_role("dialog").get_by_text(address, exact=True).first).to_be_visible()
 
 
 LOADED = "all => Promise.all(all.map(it => it.decode().then(() => it.naturalWidth > 0, () => false)))"

@@ -98,6 +98,29 @@ def test_every_text_of_the_nodes_is_translated(language: str) -> None:
         assert re.findall(r"\d+x\d+", text) == re.findall(r"\d+x\d+", english[key]), key
 
 
+def setting_names(language: str) -> dict[str, str]:
+    """The names on the settings page, by the key that the frontend makes of a setting's id."""
+    texts = json.loads((ROOT / "locales" / language / "settings.json").read_text(encoding="utf-8"))
+    return {key: text["name"] for key, text in texts.items()}
+
+
+def test_the_english_names_of_the_settings_are_those_of_the_settings_page() -> None:
+    script = (ROOT / "web" / "js" / "openai_dalle.js").read_text(encoding="utf-8")
+    table = script.split("const SETTINGS = [")[1].split("].map(")[0]
+    names = {f"OpenAIDalle_{field}": name for name, field in re.findall(r'\["(.*?)", "(\w+)"', table)}
+    assert setting_names("en") == names
+
+
+@each_language
+def test_the_settings_have_the_same_names_on_their_page_and_in_the_help(language: str) -> None:
+    english, translated = setting_names("en"), setting_names(language)
+    assert list(translated) == list(english)
+    for node in NODES:
+        help_page, original = page(node, language).read_text(encoding="utf-8"), page(node).read_text(encoding="utf-8")
+        for key, name in english.items():
+            assert help_page.count(f"*{translated[key]}*") == original.count(f"*{name}*"), translated[key]
+
+
 @pytest.mark.parametrize("language", ("en", *LANGUAGES))
 def test_no_text_has_a_character_that_the_frontend_takes_for_syntax(language: str) -> None:
     assert [key for key, text in leaves(node_texts(language)) if not text.strip() or set("@{}|") & set(text)] == []
