@@ -319,6 +319,8 @@ def test_help_and_settings_are_in_the_users_language(desk: Desk, locale: str, wo
         expect(editor.help).to_contain_text(words)
         assert all(editor.help.locator("img").evaluate_all(LOADED))
         editor.open_settings()
+        if desk.version < (1, 40):
+            address = "Server address"  # 1.32 loses the translations of packages when it loads its own
         expect(editor.page.get_by_role("dialog").get_by_text(address, exact=True).first).to_be_visible()
 
 
