@@ -1,6 +1,6 @@
-"""Where a call goes and in which words: servers, the image models that replace DALL·E, and their dialects.
+"""Where a call goes and in which words: the servers, and the request that each of them gets for a call.
 
-No HTTP, no tensors. The settings that choose a server are in `settings`.
+No HTTP, no tensors. The settings that choose a server are in `settings`, the models in `image_models`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,25 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from .errors import SIGN_IN, Charge, Login
+from .image_models import (
+    ANY_MODEL,
+    DALL_E_2,
+    DALL_E_3,
+    GPT_IMAGE,
+    GPT_IMAGE_MODELS,
+    GPT_QUALITY,
+    GPT_STYLE,
+    MODELS_ELSEWHERE,
+    PRICES_USD,
+    SQUARE,
+    Dialect,
+    Original,
+)
 from .models import ImageRequest
 from .settings import ENV_FILE, Settings, SettingsError, fits_a_header, is_base_url
 
 OPENAI_URL = "https://api.openai.com/v1"
 AZURE_DOMAINS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
-
-Original = Literal["dall-e-2", "dall-e-3"]
 
 HOW_TO_SET_A_KEY = (
     "enter it in the editor under Settings, OpenAI DALL·E. Without the editor, write the line OPENAI_API_KEY=YOUR-KEY "
@@ -36,49 +48,6 @@ NO_KEY = f"OpenAI needs a key: {HOW_TO_SET_A_KEY}. {Charge.NO.value}"
 class PromptTooLong(ValueError):
     """A prompt of more characters than a model takes."""
 
-
-@dataclass(frozen=True)
-class Dialect:
-    """How a family of models has to be asked.
-
-    `sizes` are those that it makes itself; for any other, a square is made and scaled here. No `sizes`: any.
-    `max_prompt_characters` None: nobody knows, so the server decides. `transparent_edits`: an image to edit has alpha 0
-    where to edit; else it is opaque, beside its mask.
-    """
-
-    sizes: frozenset[tuple[int, int]] = frozenset()
-    max_prompt_characters: int | None = None
-    transparent_edits: bool = False
-
-
-SQUARE, TALL, WIDE = (1024, 1024), (1024, 1792), (1792, 1024)
-
-DALL_E_2 = Dialect(
-    sizes=frozenset({(256, 256), (512, 512), SQUARE}),
-    max_prompt_characters=1000,
-    transparent_edits=True,
-)
-DALL_E_3 = Dialect(sizes=frozenset({SQUARE, TALL, WIDE}), max_prompt_characters=4000)
-GPT_IMAGE = Dialect(sizes=frozenset({SQUARE, TALL, WIDE}))
-ANY_MODEL = Dialect()
-
-# Asked for instead of a size that a server refuses by name: what gpt-image-1 had.
-FALLBACK_SIZES: Mapping[str, str] = {"1024x1792": "1024x1536", "1792x1024": "1536x1024"}
-
-# What replaces a model, best first: a model is tried when the one before it does not exist (any more).
-GPT_IMAGE_MODELS = ("gpt-image-2", "gpt-image-2.5-flare", "gpt-image-2.5-sunburst")
-MODELS_ELSEWHERE: Mapping[Original, tuple[str, ...]] = {
-    "dall-e-2": ("dall-e-2", *GPT_IMAGE_MODELS),
-    "dall-e-3": ("dall-e-3", "dall-e-2", *GPT_IMAGE_MODELS),
-}
-
-# gpt-image's quality for DALL·E 3's: never dearer than it was ($0.04 and $0.08 a square image, $0.08 and $0.12 else).
-GPT_QUALITY: Mapping[str, str] = {"standard": "low", "hd": "medium"}
-# gpt-image has no field for DALL·E 3's style; the prompt says it.
-GPT_STYLE: Mapping[str, str] = {"vivid": "Lean towards hyper-real and dramatic images."}
-
-# US dollars for one 1024x1024 image of gpt-image-2, by quality: OpenAI's price list, looked up on 2026-11-24.
-PRICES_USD: Mapping[str, float] = {"low": 0.006, "medium": 0.053, "high": 0.211}
 
 # The name of the mask's part where it is not `mask`, by the `owned_by` in a server's list of models.
 MASK_FIELDS: Mapping[str, str] = {"vllm": "mask_image", "vllm-omni": "mask_image"}

@@ -18,9 +18,10 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from .api_client import ImagesClient
-from .backends import GPT_QUALITY, Account, choose_backend, known_prices, server_host
+from .backends import Account, choose_backend, known_prices, server_host
 from .comfyui import CANCELLED, JsonAnswer, PageRequest, Routes
 from .errors import ImagesApiError
+from .image_models import GPT_QUALITY
 from .settings import (
     EDITOR_CHOICES,
     KEY_AND_ADDRESS,

@@ -1,4 +1,4 @@
-"""The wire of the OpenAI Images API: requests, responses and error bodies. (The image models are in `backends`.)
+"""The wire of the OpenAI Images API: requests, responses and error bodies. (The image models are in `image_models`.)
 
 Everything that crosses HTTP is one of these frozen pydantic models; nothing here does I/O or reads the environment.
 """

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..api_client import Answer, ImagesClient
-from ..backends import FALLBACK_SIZES, MASK_FIELDS, Backend, DalleRequest, Original, PromptTooLong
+from ..backends import MASK_FIELDS, Backend, DalleRequest, PromptTooLong
 from ..errors import Case, ImagesApiError, StatusError
+from ..image_models import FALLBACK_SIZES, Original
 from ..models import ImageRequest, ModelEntry
 from ..net.retry import MAX_ELAPSED_S
 from .inpainting import Edit

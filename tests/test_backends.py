@@ -12,14 +12,13 @@ import pytest
 
 from dalle2 import settings
 from dalle2.backends import (
-    GPT_IMAGE_MODELS,
-    PRICES_USD,
     Account,
     Backend,
     DalleRequest,
     choose_backend,
 )
 from dalle2.errors import SIGN_IN, Charge, Login
+from dalle2.image_models import GPT_IMAGE_MODELS, PRICES_USD
 from dalle2.settings import SettingsError, SettingsFiles, read_settings
 
 COMFY = "https://api.comfy.example"

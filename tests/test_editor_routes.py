@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from dalle2 import editor
-from dalle2.backends import NO_KEY, PRICES_USD
+from dalle2.backends import NO_KEY
 from dalle2.comfyui import JsonAnswer, PageRequest
+from dalle2.image_models import PRICES_USD
 from dalle2.nodes import OpenAIDalle2
 from dalle2.settings import SettingsFiles, read_settings
 from development.emulator import Emulator

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from dalle2.api_client import Answer, ImagesClient
-from dalle2.backends import GPT_IMAGE_MODELS, MODELS_ELSEWHERE, Backend, DalleRequest, PromptTooLong
+from dalle2.backends import Backend, DalleRequest, PromptTooLong
 from dalle2.errors import StatusError
 from dalle2.generation import fallback
 from dalle2.generation.fallback import Fallback, Job, ServerMemory
 from dalle2.generation.inpainting import edits_of
+from dalle2.image_models import GPT_IMAGE_MODELS, MODELS_ELSEWHERE
 from dalle2.net.retry import Retrier
 from tests.loopback import KEY, Connection, Loopback, Script, answering, encoded, http
 from tests.pictures import png

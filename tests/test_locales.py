@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from dalle2.backends import GPT_IMAGE_MODELS, MODELS_ELSEWHERE, Original
 from dalle2.errors import ADD_CREDITS, DOWNLOAD_CASES, SIGN_IN, STATUS_CASES, Connection
 from dalle2.generation.inpainting import NEEDS_BOTH, NOTHING_PAINTED
+from dalle2.image_models import GPT_IMAGE_MODELS, MODELS_ELSEWHERE, Original
 from dalle2.nodes import EMPTY_PROMPT, NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from dalle2.settings import Settings, SettingsFiles, read_settings
 from development.package import ROOT, modules
