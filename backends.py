@@ -162,12 +162,20 @@ def choose_backend(settings: Settings, account: Account, *, comfy_api_base: str)
     Raises SettingsError where the key or account that it takes is missing.
     """
     if settings.backend == "comfy":
-        base_url = comfy_api_base.rstrip("/") + "/proxy/openai"
-        if not is_base_url(base_url):
-            raise SettingsError(f"ComfyUI was started with a --comfy-api-base that is no address. {Charge.NO.value}")
-        headers = _account_headers(account)
-        owner = _owner(account.token) if account.token else repr(headers)
-        return _backend(settings, base_url, headers, owner=owner, hosted=True)
+        return _account_backend(settings, account, comfy_api_base)
+    return _key_backend(settings)
+
+
+def _account_backend(settings: Settings, account: Account, comfy_api_base: str) -> Backend:
+    base_url = comfy_api_base.rstrip("/") + "/proxy/openai"
+    if not is_base_url(base_url):
+        raise SettingsError(f"ComfyUI was started with a --comfy-api-base that is no address. {Charge.NO.value}")
+    headers = _account_headers(account)
+    owner = _owner(account.token) if account.token else repr(headers)
+    return _backend(settings, base_url, headers, owner=owner, hosted=True)
+
+
+def _key_backend(settings: Settings) -> Backend:
     base_url = (settings.openai_base_url or OPENAI_URL).rstrip("/")
     host = server_host(settings)
     is_openai = is_openai_host(host)
