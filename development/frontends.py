@@ -31,7 +31,7 @@ def version(frontend: str) -> str:
 @contextmanager
 def comfyui_for_browser(base_dir: Path, frontend: str, emulator: Emulator, package: Path = ROOT) -> Iterator[ComfyUI]:
     """A running ComfyUI whose only way out is the emulator. Raises FrontendNotFound."""
-    args = ["--comfy-api-base", emulator.comfy_base]
+    args = ["--comfy-api-base", emulator.origin]
     if frontend != "pinned":
         static = FOLDER / frontend / "comfyui_frontend_package" / "static"
         if not static.is_dir():
@@ -44,7 +44,7 @@ def comfyui_for_browser(base_dir: Path, frontend: str, emulator: Emulator, packa
 def use_own_key(comfyui: ComfyUI, emulator: Emulator) -> None:
     """Let the node use the emulator in the part of OpenAI, with the key that it takes."""
     use_settings_page(comfyui)
-    comfyui.set_up(OPENAI_BASE_URL=emulator.base_url, OPENAI_API_KEY=emulator.api_key or "", DALLE2_MODEL="gpt-image-2")
+    comfyui.set_up(OPENAI_BASE_URL=emulator.base_url, OPENAI_API_KEY=emulator.api_key, DALLE2_MODEL="gpt-image-2")
 
 
 def use_settings_page(comfyui: ComfyUI, **stored: str) -> None:

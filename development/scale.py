@@ -61,7 +61,7 @@ class Gateway:
         env |= {**QUIET, "HOME": str(folder), "USERPROFILE": str(folder), "LITELLM_MASTER_KEY": MASTER_KEY}
         for name, upstream in upstreams.items():
             env[f"UPSTREAM_{name}_URL"] = upstream.base_url
-            env[f"UPSTREAM_{name}_KEY"] = upstream.api_key or ""
+            env[f"UPSTREAM_{name}_KEY"] = upstream.api_key
         env |= {"NO_PROXY": f"{HOST},localhost", "PYTHONUNBUFFERED": "1"}
         self._program = Program("LiteLLM", python, folder, env)
 

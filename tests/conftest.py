@@ -61,7 +61,7 @@ def own_key_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.fixture(scope="session")
 def account_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with Emulator("comfy") as emulator:
-        args = ["--comfy-api-base", emulator.comfy_base]
+        args = ["--comfy-api-base", emulator.origin]
         with running_stage(tmp_path_factory.mktemp("account"), emulator, args=args) as stage:
             yield stage
 

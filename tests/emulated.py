@@ -4,52 +4,30 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import requests
 from PIL import Image
 
 from development.emulator import Emulator
 
 KEY = {"Authorization": "Bearer sk-emulated"}
-GENERATION = {"model": "gpt-image-2", "prompt": "mountains", "size": "1024x1024", "quality": "low"}
-SMALL = {"model": "dall-e-2", "prompt": "mountains", "size": "256x256", "response_format": "b64_json"}
-TALL = {"model": "dall-e-3", "prompt": "mountains", "size": "1024x1792", "response_format": "b64_json"}
 
 
-@pytest.fixture(scope="module", name="running")
-def started() -> Iterator[Emulator]:
-    """An OpenAI that still has the old models too."""
-    with Emulator(models=("gpt-image-2", "gpt-image-1.5", "dall-e-2", "dall-e-3")) as emulator:
-        yield emulator
+def generate(emulator: Emulator, **fields: Any) -> requests.Response:
+    url = f"{emulator.base_url}/images/generations"
+    return requests.post(url, json={"prompt": "mountains", **fields}, headers=KEY, timeout=10)
 
 
-@pytest.fixture(name="openai")
-def clean(running: Emulator) -> Emulator:
-    running.reset()
-    return running
-
-
-def generate(emulator: Emulator, body: dict[str, Any], headers: dict[str, str] = KEY, **more: Any) -> requests.Response:
-    more.setdefault("timeout", 10)
-    return requests.post(f"{emulator.base_url}/images/generations", json=body, headers=headers, **more)  # noqa: S113
-
-
-def edit(
-    emulator: Emulator, image: bytes, mask: bytes | None = None, *, route: str = "edits", **fields: Any
-) -> requests.Response:
-    files = {"image": ("image.png", image, "image/png")}
-    if mask is not None:
-        files["mask"] = ("mask.png", mask, "image/png")
-    url = f"{emulator.base_url}/images/{route}"
+def edit(emulator: Emulator, image: bytes, mask: bytes, **fields: Any) -> requests.Response:
+    files = {"image": ("image.png", image, "image/png"), "mask": ("mask.png", mask, "image/png")}
+    url = f"{emulator.base_url}/images/edits"
     return requests.post(url, data={"prompt": "mountains", **fields}, files=files, headers=KEY, timeout=10)
 
 
-def png(mode: str = "RGB", size: tuple[int, int] = (64, 64), kind: str = "PNG") -> bytes:
+def png(mode: str = "RGB", size: tuple[int, int] = (64, 64)) -> bytes:
     file = io.BytesIO()
-    Image.new(mode, size, "red").save(file, kind)
+    Image.new(mode, size, "red").save(file, "PNG")
     return file.getvalue()
 
 

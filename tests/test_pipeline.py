@@ -91,7 +91,7 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[WatchedCache]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Emulator]:
-    with Emulator("sdcpp", api_key=None, keep_files=False) as emulator:
+    with Emulator("sdcpp", keep_files=False) as emulator:
         yield emulator
 
 

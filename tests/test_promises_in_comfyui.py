@@ -143,7 +143,6 @@ def is_kept(image: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> bool:
 
 
 def test_the_saved_file_is_the_original_where_nothing_is_masked(own_key: Stage) -> None:
-    own_key.emulator.redraws = True
     pixels = photo(171, 256)
     own_key.comfyui.upload("wide.png", png(pixels))
     images = own_key.pictures(inpainting("a wide lake", "wide.png", size="256x256", n=2))

@@ -82,7 +82,7 @@ def server(running: dict[str, Emulator], node: Node, monkeypatch: pytest.MonkeyP
         emulator = running[name]
         emulator.reset()
         if name == "comfy":
-            monkeypatch.setattr(comfyui, "comfy_api_base", lambda: emulator.comfy_base)
+            monkeypatch.setattr(comfyui, "comfy_api_base", lambda: emulator.origin)
         else:
             node.use(emulator, key=KEY if SERVERS[name].headers else None)
         for variable, value in SERVERS[name].settings.items():
@@ -130,7 +130,7 @@ def test_every_server_is_sent_what_it_knows_and_makes_images(name: str, node: No
 @pytest.mark.parametrize("name", [name for name in SERVERS if name != "localai"])
 def test_every_server_edits_with_the_same_mask(name: str, node: Node, server: Open) -> None:
     emulator = server(name)
-    emulator.answer_size, emulator.redraws = (256, 256), True
+    emulator.answer_size = (256, 256)
     image = photo()
     edited = draw(node, name, image=image, mask=left_half())
     assert torch.equal(edited[:, :, 128:], image[:, :, 128:])

@@ -1,8 +1,7 @@
 """A development server that speaks the OpenAI Images API, strictly, and fails on demand."""
 
-from .faults import FAULTS, Fault
-from .flavours import FLAVOURS
-from .records import FilePart, RequestRecord
+from .faults import Fault
 from .server import Emulator
+from .wire import RequestRecord
 
-__all__ = ["FAULTS", "FLAVOURS", "Emulator", "Fault", "FilePart", "RequestRecord"]
+__all__ = ["Emulator", "Fault", "RequestRecord"]

@@ -1,42 +1,37 @@
-"""From a request to a job: what a kind of server reads in it, what it refuses and how it answers."""
+"""From a request to a job: what a kind of server reads in it, and what it refuses."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .records import FilePart
-from .wire import Call, Refusal
+from .wire import FilePart, Refusal, RequestRecord
 
 Size = tuple[int, int]
-MAX_PICTURES = 10
 
 
 @dataclass(frozen=True)
 class Job:
     """Work to be done: `n` pictures of `size` (None: that of the image), for an edit with its files.
 
-    `result` is "b64" or "url", `picture_format` one that Pillow knows.
+    `result` is "b64" or "url".
     """
 
     model: str
     prompt: str
     n: int
     size: Size | None
-    quality: str
     result: str
-    picture_format: str
     image: FilePart | None
     mask: FilePart | None
 
 
 def openai_error(refusal: Refusal) -> dict[str, Any]:
     """Return the body of a refusal in OpenAI's shape."""
-    error = {"message": refusal.message, "type": refusal.kind, "param": refusal.param, "code": refusal.code}
+    error = {"message": refusal.message, "type": "invalid_request_error", "param": refusal.param, "code": refusal.code}
     return {"error": error}
 
 
@@ -51,9 +46,9 @@ class Flavour:
     """One kind of server. It looks at a few fields of a request, and lets the rest pass.
 
     `base_path`: what its base URL ends in. `auth`: "bearer", "api-key", "comfy" or "none". `error_body`: its errors.
-    `models`: the names it takes, none meaning any; `listed`: what its list says of each.
+    `models`: the names it takes, none meaning any; `listed`: what its list says of each. `edits`: whether it has them.
     `formats`: what `response_format` may be; `result`, `edit_result`: what comes without it, "b64" or "url".
-    `url_kind`: what it calls a URL: "url", "relative_url" or "file_path".
+    `url_kind`: what it calls a URL: "url", "relative_url" or "file_path". `picture_path`: where pictures are.
     `extras`, `item_extras`: what it adds to an answer, and to each picture in it.
     `mask_field`: the file it takes as mask, if any; `white_is_edit`: it reads the mask's luminance, not its alpha.
     The refusals say what it minds, with "{value}" for what it got and "{models}" for its models; where there is none,
@@ -66,57 +61,49 @@ class Flavour:
     models: tuple[str, ...] = ()
     listed: Mapping[str, Any] = field(default_factory=lambda: {"owned_by": "system"})
     ignores_model: bool = False
+    edits: bool = True
     result: str = "b64"
     edit_result: str = "b64"
     formats: tuple[str, ...] = ("b64_json", "url")
     url_kind: str = "url"
+    picture_path: str = "/pictures/{name}"
+    picture_format: str = "PNG"
     extras: Mapping[str, Any] = field(default_factory=dict)
     item_extras: Mapping[str, Any] = field(default_factory=dict)
     default_size: Size = (1024, 1024)
-    picture_format: str = "PNG"
-    output_formats: tuple[str, ...] = ("png", "jpeg", "webp")
-    picture_path: str = "/pictures/{name}"
-    edit_route: str = "edits"
     mask_field: str | None = "mask"
     white_is_edit: bool = False
-    qualities: tuple[str, ...] = ()
     model_missing: Refusal | None = None
     model_unknown: Refusal = MODEL_UNKNOWN
     prompt_missing: Refusal = PROMPT_MISSING
     image_missing: Refusal = IMAGE_MISSING
-    mask_missing: Refusal | None = None
     file_invalid: Refusal | None = FILE_INVALID
     size_invalid: Refusal | None = None
     format_invalid: Refusal | None = None
     quality_invalid: Refusal | None = None
 
-    def read(self, call: Call, models: Collection[str], *, editing: bool) -> Job:
+    def read(self, request: RequestRecord, models: Collection[str], *, editing: bool) -> Job:
         """Return what a request asks of a server that has `models` (none: any). Raises Refusal."""
-        self.check(call, models, editing=editing)
-        fields = call.fields
+        self.check(request, models, editing=editing)
+        fields = request.fields
         own_model = next(iter(models), "its own model")
         result = fields.get("response_format")
         if result not in self.formats:
             result = self.edit_result if editing else self.result
-        output = fields.get("output_format")
-        count = str(fields.get("n"))
         return Job(
             model=own_model if self.ignores_model else fields.get("model") or own_model,
             prompt=str(fields.get("prompt")),
-            n=max(1, min(MAX_PICTURES, int(count))) if count.isdecimal() else 1,
+            n=int(fields.get("n", 1)),
             size=parse_size(fields.get("size")) or (None if editing else self.default_size),
-            quality=str(fields.get("quality", "auto")),
             result=result.removesuffix("_json"),
-            picture_format=output.upper() if output in self.output_formats else self.picture_format,
-            image=call.file("image", "image[]") if editing else None,
-            mask=call.file(self.mask_field) if editing else None,
+            image=request.find("image", "image[]") if editing else None,
+            mask=request.find(self.mask_field) if editing else None,
         )
 
-    def check(self, call: Call, models: Collection[str], *, editing: bool) -> None:
+    def check(self, request: RequestRecord, models: Collection[str], *, editing: bool) -> None:
         """Raise Refusal for what this server refuses."""
-        check_body(call, editing=editing)
-        fields = call.fields
-        model, quality, result = fields.get("model"), fields.get("quality"), fields.get("response_format")
+        fields = request.fields
+        model, result = fields.get("model"), fields.get("response_format")
         if not model and not editing:
             refuse(self.model_missing)
         if model and models and model not in models and not self.ignores_model:
@@ -127,16 +114,10 @@ class Flavour:
             refuse(self.size_invalid, fields["size"])
         if result is not None and result not in self.formats:
             refuse(self.format_invalid, result)
-        if quality is not None and quality not in self.qualities:
-            refuse(self.quality_invalid, quality)
-        if editing and not call.file("image", "image[]"):
+        if "quality" in fields:
+            refuse(self.quality_invalid, fields["quality"])
+        if editing and not request.find("image", "image[]"):
             refuse(self.image_missing)
-        if editing and not call.file("mask"):
-            refuse(self.mask_missing)
-
-    def answer(self, job: Job, items: list[dict[str, Any]], size: Size) -> dict[str, Any]:
-        """Return the body of a good answer."""
-        return {"created": int(time.time()), "data": items, **self.extras}
 
 
 def refuse(refusal: Refusal | None, value: Any = "", models: Collection[str] = ()) -> None:
@@ -144,16 +125,6 @@ def refuse(refusal: Refusal | None, value: Any = "", models: Collection[str] = (
     if refusal is not None:
         message = refusal.message.replace("{value}", str(value)).replace("{models}", str(list(models)))
         raise dataclasses.replace(refusal, message=message)
-
-
-def check_body(call: Call, *, editing: bool) -> None:
-    """Raise Refusal for a body of another kind, or one that could not be read."""
-    wanted = "multipart/form-data" if editing else "application/json"
-    if call.content_type != wanted:
-        message = f"Unsupported content type: '{call.content_type}'. This method only accepts '{wanted}' requests."
-        raise Refusal(400, message, code="unsupported_content_type")
-    if call.problem is not None:
-        raise Refusal(400, f"We could not parse the body of your request: {call.problem}.")
 
 
 def parse_size(text: Any) -> Size | None:

@@ -37,8 +37,8 @@ CARD, INK = (14, 18, 28, 176), (255, 255, 255)
 MIN_CARD_AREA: Size = (96, 48)  # in less than that, a caption hides the picture and cannot be read
 
 
-def draw_scene(prompt: str, index: int, size: Size, *, transparent: bool = False) -> Image.Image:
-    """Return the landscape for a prompt and a picture's index in its answer; a transparent one, RGBA, has no sky."""
+def draw_scene(prompt: str, index: int, size: Size) -> Image.Image:
+    """Return the landscape, RGB, for a prompt and a picture's index in its answer."""
     number = int.from_bytes(hashlib.sha256(prompt.encode("utf-8", "replace")).digest()[:4], "big")
     rng = np.random.default_rng([number, index])
     words = set(re.findall(r"\w+", prompt.casefold()))
@@ -46,7 +46,7 @@ def draw_scene(prompt: str, index: int, size: Size, *, transparent: bool = False
     # The pictures of an answer take turns in colours and in where the sun stands.
     palette = palettes[(number + index) % len(palettes)]
     sun = (size[0] * (0.2 + 0.6 * ((number % 89 / 89 + index * 0.382) % 1)), size[1] * rng.uniform(0.16, 0.36))
-    picture = Image.new("RGBA", size) if transparent else _sky(palette, size, sun, rng)
+    picture = _sky(palette, size, sun, rng)
     has_mountains, has_sea = bool(words & {"mountain", "mountains"}), bool(words & {"sea", "ocean"})
     if not has_mountains and not has_sea:
         has_mountains, has_sea = number % 3 != 0, number % 3 != 1
@@ -139,23 +139,20 @@ def add_caption(picture: Image.Image, prompt: str, note: str, area: tuple[int, i
     Pillow's own font has no Chinese, Japanese or Korean letters: these show as boxes.
     """
     left, top, right, bottom = area or (0, 0, *picture.size)
-    width, height = right - left, bottom - top
-    if width < MIN_CARD_AREA[0] or height < MIN_CARD_AREA[1]:
+    if right - left < MIN_CARD_AREA[0] or bottom - top < MIN_CARD_AREA[1]:
         return
-    text_px = max(10, round(min(width, height) * 0.036))
+    text_px = max(10, round(min(right - left, bottom - top) * 0.036))
     gap = text_px // 2
-    columns = min(56, max(8, int((width - 4 * gap) / text_px * 1.7)))
+    columns = min(56, max(8, int((right - left - 4 * gap) / text_px * 1.7)))
     lines = textwrap.wrap(prompt[:400], columns, max_lines=3, placeholder=" ...")
     text = "\n".join([*lines, *textwrap.wrap(note, columns)])
     font = ImageFont.load_default(text_px)
-    card = Image.new("RGBA", (1, 1))
-    box = ImageDraw.Draw(card).multiline_textbbox((gap, gap), text, font=font)
-    card = Image.new("RGBA", (int(box[2]) + gap, int(box[3]) + gap), CARD)
-    ImageDraw.Draw(card).multiline_text((gap, gap), text, INK, font)
-    corner = (left + gap, bottom - gap - card.height)
-    if area:
-        corner = (left + (width - card.width) // 2, top + (height - card.height) // 2)
-    picture.paste(card.convert(picture.mode), corner, card)
+    draw = ImageDraw.Draw(picture, "RGBA")
+    _, _, width, height = draw.multiline_textbbox((0, 0), text, font)
+    x = (left + right - width) / 2 if area else left + 2 * gap
+    y = (top + bottom - height) / 2 if area else bottom - 2 * gap - height
+    draw.rectangle((x - gap, y - gap, x + width + gap, y + height + gap), CARD)
+    draw.multiline_text((x, y), text, INK, font)
 
 
 def redrawn(picture: Image.Image) -> Image.Image:

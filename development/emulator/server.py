@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 from aiohttp import web
 
 from .app import App
 from .faults import Fault
-from .flavours import FLAVOURS, RELEASES
-from .records import RequestRecord
+from .flavours import FLAVOURS
 from .studio import Knobs
+from .wire import RequestRecord
 
 HOST = "127.0.0.1"  # nobody else may come in
 # How long requests may go on when the emulator stops; most of them hang on purpose.
@@ -23,9 +23,8 @@ GRACE_S = 0.1
 class Emulator(Knobs):
     """A development server on loopback that speaks the OpenAI Images API as `server`, a name of `FLAVOURS`.
 
-    Use it as a context manager. `models` names what it has, by itself or with release times (Unix seconds);
-    `api_key` None lets everyone in; without `keep_files` the log drops the bytes of uploads.
-    Raises ValueError for an unknown server, OSError when the port is taken.
+    Use it as a context manager. `models` names what it has, from the oldest to the newest; without `keep_files` the log
+    drops the bytes of uploads. Raises ValueError for an unknown server, OSError when the port is taken.
     """
 
     def __init__(
@@ -33,9 +32,9 @@ class Emulator(Knobs):
         server: str = "openai",
         *,
         port: int = 0,
-        api_key: str | None = "sk-emulated",
+        api_key: str = "sk-emulated",
         delay_s: float = 0.0,
-        models: Sequence[str] | Mapping[str, int] | None = None,
+        models: Sequence[str] | None = None,
         keep_files: bool = True,
     ) -> None:
         if server not in FLAVOURS:
@@ -44,7 +43,7 @@ class Emulator(Knobs):
         self.server = server
         self.port = port
         self.api_key = api_key
-        self._app = App(server, self, api_key, _models_of(server, models), keep_files)
+        self._app = App(server, self, api_key, models, keep_files=keep_files)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -96,14 +95,8 @@ class Emulator(Knobs):
 
     @property
     def base_url(self) -> str:
-        """What OPENAI_BASE_URL should be for this server."""
-        path = "/v1" if self.server == "comfy" else FLAVOURS[self.server].base_path
-        return f"{self.origin}{path}"
-
-    @property
-    def comfy_base(self) -> str:
-        """What ComfyUI's --comfy-api-base should be; served by "openai" and "comfy"."""
-        return self.origin
+        """What OPENAI_BASE_URL should be for this server; the origin alone is what --comfy-api-base should be."""
+        return f"{self.origin}{FLAVOURS[self.server].base_path}"
 
     @property
     def requests(self) -> tuple[RequestRecord, ...]:
@@ -118,12 +111,11 @@ class Emulator(Knobs):
     @property
     def paid_pictures(self) -> int:
         """How many pictures have been billed since the start or the last `clear`."""
-        return self._app.paid_pictures
+        return sum(record.billed for record in self.requests)
 
     def clear(self) -> None:
         """Empty the log and drop the faults that have not struck."""
         self._app.log.clear()
-        self._app.paid_pictures = 0
         self._app.faults.clear()
 
     def reset(self) -> None:
@@ -138,15 +130,3 @@ class Emulator(Knobs):
     def fail_at_random(self, faults: Sequence[Fault], probability: float, seed: int) -> None:
         """Let each request fail with one of `faults` by chance; how often a fault may strike is ignored."""
         self._app.faults.at_random(faults, probability, seed)
-
-
-def _models_of(server: str, models: Sequence[str] | Mapping[str, int] | None) -> dict[str, Mapping[str, int]]:
-    """Return the models of each flavour served: OpenAI and Comfy.org's proxy always come together."""
-    served = ("openai", "comfy") if server in ("openai", "comfy") else (server,)
-    return {name: _with_releases(FLAVOURS[name].models if models is None else models) for name in served}
-
-
-def _with_releases(models: Sequence[str] | Mapping[str, int]) -> Mapping[str, int]:
-    if isinstance(models, Mapping):
-        return models
-    return {name: RELEASES.get(name, max(RELEASES.values()) + place) for place, name in enumerate(models, 1)}

@@ -6,19 +6,12 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from PIL import Image, ImageChops
 
 from .job import Flavour, Job, Size, refuse
 from .painter import add_caption, draw_scene, redrawn
-from .records import FilePart
-
-OPTIONS: dict[str, dict[str, Any]] = {
-    "PNG": {"compress_level": 1},
-    "JPEG": {"quality": 90},
-    "WEBP": {"quality": 90, "method": 0},
-}
+from .wire import FilePart
 
 
 class Knobs:
@@ -28,8 +21,7 @@ class Knobs:
     `result`: how pictures come back: "b64", "url", "relative_url", "file_path" or "mixed" (b64 and url).
     `picture_delay_s`: seconds before each download, one value or one for each picture of an answer.
     `picture_format`: "PNG", "JPEG" or "WEBP". `answer_size`: draw in this size, whatever was asked.
-    `transparent`: draw without a sky. `fewer_by`: how many pictures to withhold. `ignore_mask`: edits repaint all.
-    `redraws`: edits also change what the mask keeps, a little; by themselves, all models but DALL·E 2 do.
+    `ignore_mask`: edits repaint all.
     """
 
     def __init__(self, delay_s: float = 0.0) -> None:
@@ -38,10 +30,7 @@ class Knobs:
         self.picture_delay_s: float | Sequence[float] = 0.0
         self.picture_format: str | None = None
         self.answer_size: Size | None = None
-        self.transparent = False
-        self.fewer_by = 0
         self.ignore_mask = False
-        self.redraws: bool | None = None
 
     def download_delay_s(self, index: int) -> float:
         """Seconds to wait before the picture with that index in its answer is handed out."""
@@ -51,35 +40,27 @@ class Knobs:
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded picture; `index` is its place in its answer. `guard` is the `auth` it takes to get it."""
+    """An encoded picture; `index` is its place in its answer."""
 
     data: bytes
     media_type: str
-    index: int = 0
-    prompt: str = ""
-    guard: str = "none"
+    index: int
 
 
-def produce(job: Job, flavour: Flavour, knobs: Knobs) -> tuple[Size, list[Picture]]:
-    """Draw and encode what a job asks for; return the size and the pictures. Raises Refusal for a file that is none."""
+def produce(job: Job, flavour: Flavour, knobs: Knobs) -> list[Picture]:
+    """Draw and encode what a job asks for. Raises Refusal for a file that is no picture."""
     original = _opened(job.image, flavour)
     size = knobs.answer_size or job.size or (original.size if original else flavour.default_size)
-    picture_format = knobs.picture_format or job.picture_format
-    kept, marks = None, None
-    if original is not None:
-        kept = _fit(original.convert("RGB"), size)
-        if knobs.redraws or (knobs.redraws is None and job.model != "dall-e-2"):
-            kept = redrawn(kept)
-        marks = _fit(_marks(job, flavour, knobs, original), size)
-    pictures = []
-    for index in range(job.n - knobs.fewer_by):
-        note = f"{size[0]}x{size[1]}, {index + 1} of {job.n}, {job.model}"
-        if kept is None or marks is None:
-            data = _painted(job.prompt, index, size, note, knobs.transparent, picture_format)
-        else:
-            data = _encoded(_repainted(job.prompt, index, note, kept, marks), picture_format)
-        pictures.append(Picture(data, f"image/{picture_format.lower()}", index, job.prompt))
-    return size, pictures
+    picture_format = knobs.picture_format or flavour.picture_format
+    notes = [f"{size[0]}x{size[1]}, {number} of {job.n}, {job.model}" for number in range(1, job.n + 1)]
+    if original is None:
+        files = [_painted(job.prompt, index, size, note, picture_format) for index, note in enumerate(notes)]
+    else:
+        kept = redrawn(_fit(original.convert("RGB"), size))
+        marks = _fit(_marks(job, flavour, knobs, original.size), size)
+        edits = [_repainted(job.prompt, index, note, kept, marks) for index, note in enumerate(notes)]
+        files = [_encoded(picture, picture_format) for picture in edits]
+    return [Picture(data, f"image/{picture_format.lower()}", index) for index, data in enumerate(files)]
 
 
 def _opened(part: FilePart | None, flavour: Flavour) -> Image.Image | None:
@@ -97,8 +78,8 @@ def _opened(part: FilePart | None, flavour: Flavour) -> Image.Image | None:
 
 # The tests ask for the same few pictures again and again.
 @lru_cache(maxsize=64)
-def _painted(prompt: str, index: int, size: Size, note: str, transparent: bool, picture_format: str) -> bytes:
-    picture = draw_scene(prompt, index, size, transparent=transparent)
+def _painted(prompt: str, index: int, size: Size, note: str, picture_format: str) -> bytes:
+    picture = draw_scene(prompt, index, size)
     add_caption(picture, prompt, note)
     return _encoded(picture, picture_format)
 
@@ -113,16 +94,14 @@ def _repainted(prompt: str, index: int, note: str, kept: Image.Image, marks: Ima
     return Image.composite(paint, kept, marks)
 
 
-def _marks(job: Job, flavour: Flavour, knobs: Knobs, original: Image.Image) -> Image.Image:
-    """Return what is to be painted: white where the mask of the job says so."""
+def _marks(job: Job, flavour: Flavour, knobs: Knobs, size: Size) -> Image.Image:
+    """Return what is to be painted: white where the mask of the job says so, all of `size` without one."""
     mask = _opened(job.mask, flavour)
-    reads_alpha = flavour.mask_field is not None and not flavour.white_is_edit
-    source = mask or (original if reads_alpha and original.has_transparency_data else None)
-    if knobs.ignore_mask or source is None:
-        return Image.new("L", original.size, 255)
-    if reads_alpha:
-        return ImageChops.invert(source.convert("RGBA").getchannel("A"))
-    return source.convert("RGB").convert("L")
+    if mask is None or knobs.ignore_mask:
+        return Image.new("L", size, 255)
+    if flavour.white_is_edit:
+        return mask.convert("RGB").convert("L")
+    return ImageChops.invert(mask.convert("RGBA").getchannel("A"))
 
 
 def _fit(picture: Image.Image, size: Size) -> Image.Image:
@@ -132,7 +111,6 @@ def _fit(picture: Image.Image, size: Size) -> Image.Image:
 
 def _encoded(picture: Image.Image, picture_format: str) -> bytes:
     file = io.BytesIO()
-    if picture_format == "JPEG":
-        picture = picture.convert("RGB")
-    picture.save(file, picture_format, **OPTIONS[picture_format])
+    # Each format takes the options that it knows.
+    picture.save(file, picture_format, compress_level=1, quality=90, method=0)
     return file.getvalue()
