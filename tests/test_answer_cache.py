@@ -10,7 +10,6 @@ import pytest
 
 from dalle2.api_client import Answer
 from dalle2.generation.answer_cache import MAX_AGE_S, AnswerCache, CachedAnswer
-from dalle2.generation.threads import map_threads
 from dalle2.models import Picture
 from tests.loopback import ANSWER, wait_for
 
@@ -166,11 +165,3 @@ def test_an_answer_that_never_came_is_neither_kept_nor_coming() -> None:
     cancelled.set()
     cache.checkin(entry)
     assert not cache.is_coming("a") and cache.take() is None
-
-
-def test_many_threads_never_share_an_answer() -> None:
-    cache = Cache()
-    for _ in range(100):
-        cache.add()
-    found = map_threads(lambda _: cache.take(), range(100), limit=8)
-    assert len(set(map(id, found))) == 100
