@@ -18,6 +18,8 @@ from tests.stage import KEY, Stage, watch_log
 
 load_package()
 
+from tests.loopback import Node  # noqa: E402 - it imports the package under that name
+
 
 @pytest.fixture(autouse=True)
 def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +40,12 @@ def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DalleNode, "cache", cache)
     monkeypatch.setattr(DalleNode, "runner", NodeRunner(cache))
     monkeypatch.setattr(DalleNode, "settings_files", SettingsFiles(env=None))
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> Node:
+    """The node in plain Python, which knows no server yet."""
+    return Node(monkeypatch)
 
 
 @contextmanager

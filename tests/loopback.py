@@ -15,7 +15,8 @@ import ssl
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -23,15 +24,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from dalle2.backends import Account
+from dalle2.api_client import Answer
+from dalle2.backends import Account, Backend
 from dalle2.errors import ImagesApiError
 from dalle2.generation.answer_cache import AnswerCache
 from dalle2.generation.call_context import CallContext
+from dalle2.models import ImageRequest
 from dalle2.nodes import OpenAIDalle2
 from development.emulator import Emulator, RequestRecord
 
 KEY = "sk-emulated"
 LONG_S = 20.0  # longer than any test: a test that needs it has failed
+ANSWER = Answer(ImageRequest(prompt="a", model="m", n=1, size="256x256"), ())
 
 
 class Connection:
@@ -148,10 +152,32 @@ def hanging(connection: Connection) -> None:
         connection.request()
 
 
-def closed_port() -> int:
-    """A port on 127.0.0.1 that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def backend_at(base_url: str, **changes: Any) -> Backend:
+    """The backend of a server of the user's own."""
+    usual = Backend(
+        name="openai",
+        base_url=base_url,
+        headers={"Authorization": f"Bearer {KEY}"},
+        account="me",
+        params={},
+        fixed_model=None,
+        quality="low",
+        timeouts_s=(LONG_S, LONG_S),
+        hosted=False,
+    )
+    return replace(usual, **changes)
+
+
+def pay(call: CallContext, cache: AnswerCache, key: str = "a") -> None:
+    """Let a call have an answer that was paid for."""
+    entry = cache.reserve(key, call.cancelled)
+    entry.answer = ANSWER
+    call.use(entry)
+
+
+def is_kept(cache: AnswerCache, key: str = "a") -> bool:
+    """Whether the next call gets the answer; it is then there no more."""
+    return cache.checkout(key, threading.Event()) is not None
 
 
 def encoded(file: bytes) -> dict[str, str]:
@@ -230,6 +256,19 @@ class QuickCall(CallContext):
         self.texts.append(text)
 
 
+@contextlib.contextmanager
+def delivering(call: CallContext) -> Iterator[None]:
+    """A call alone in its group, whose result counts as delivered when nothing fails."""
+    call.group.join()
+    delivered = False
+    try:
+        yield
+        delivered = True
+    finally:
+        call.finish()
+        call.group.leave(call, delivered=delivered)
+
+
 class Node:
     """The node in plain Python, set up by environment variables as a user does it.
 
@@ -249,17 +288,11 @@ class Node:
             self.set("OPENAI_API_KEY", key)
 
     def draw(self, prompt: str = "a quiet harbour", **inputs: Any) -> Tensor:
-        """The images `[N,H,W,C]` of one call, whose result counts as delivered when nothing fails."""
+        """The images `[N,H,W,C]` of one call."""
         node = OpenAIDalle2()
         self.last = QuickCall(node.cache, self.at_pause)
-        self.last.group.join()
-        delivered = False
-        try:
+        with delivering(self.last):
             images, _ = node.generate(self.last, Account(), {"prompt": prompt, "size": "256x256", **inputs})
-            delivered = True
-        finally:
-            self.last.finish()
-            self.last.group.leave(self.last, delivered=delivered)
         return images
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -95,13 +94,6 @@ def told(listener: Listener, node_id: str, runs: int = 1) -> list[str]:
     ends = ("execution_success", "execution_error", "execution_interrupted")
     assert listener.wait_for(lambda _: sum(event.kind in ends for event in list(listener.events)) >= runs)
     return listener.texts(node_id)
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    """An image file of `[H,W,3|4]`."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def as_queued(saved: dict[str, Any], object_info: dict[str, dict[str, Any]]) -> Workflow:

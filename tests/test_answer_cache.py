@@ -10,11 +10,9 @@ import pytest
 
 from dalle2.api_client import Answer
 from dalle2.generation.answer_cache import MAX_AGE_S, AnswerCache, CachedAnswer
-from dalle2.generation.threads import map_threads
-from dalle2.models import ImageRequest, Picture
-from tests.loopback import wait_for
+from dalle2.models import Picture
+from tests.loopback import ANSWER, wait_for
 
-REQUEST = ImageRequest(prompt="a", model="m", n=1, size="256x256")
 LIMIT_BYTES = 100
 
 
@@ -27,8 +25,7 @@ class Cache(AnswerCache):
 
     def add(self, key: str = "a", size: int = 1) -> CachedAnswer:
         """Keep an answer of that many bytes, which no call uses."""
-        entry = self.reserve(key, threading.Event())
-        entry.answer = answer(size)
+        entry = used(self, key, size)
         self.checkin(entry)
         return entry
 
@@ -37,14 +34,16 @@ class Cache(AnswerCache):
         return self.checkout(key, threading.Event())
 
 
-def answer(size: int = 1) -> Answer:
-    return Answer(REQUEST, (Picture(b64_json=bytes(size)),))
+def used(cache: AnswerCache, key: str = "a", size: int = 1) -> CachedAnswer:
+    """An answer of that many bytes, which a call uses."""
+    entry = cache.reserve(key, threading.Event())
+    entry.answer = Answer(ANSWER.request, (Picture(b64_json=bytes(size)),))
+    return entry
 
 
 def test_an_answer_belongs_to_its_call_until_that_gives_it_back() -> None:
     cache = Cache()
-    entry = cache.reserve("a", threading.Event())
-    entry.answer = answer()
+    entry = used(cache)
     assert cache.take() is None
     cache.checkin(entry)
     assert not entry.is_reused
@@ -71,8 +70,7 @@ def test_an_answer_is_kept_for_an_hour(age_s: float, there: bool) -> None:
 
 def test_the_hour_begins_when_the_call_gives_the_answer_back() -> None:
     cache = Cache()
-    entry = cache.reserve("a", threading.Event())
-    entry.answer = answer()
+    entry = used(cache)
     cache.now_s = MAX_AGE_S + 1
     cache.add("b")
     cache.checkin(entry)
@@ -81,8 +79,7 @@ def test_the_hour_begins_when_the_call_gives_the_answer_back() -> None:
 
 def test_the_memory_of_an_answer_is_freed_without_any_further_call() -> None:
     cache = AnswerCache(max_age_s=0.05)
-    entry = cache.reserve("a", threading.Event())
-    entry.answer = answer()
+    entry = used(cache)
     freed = weakref.ref(entry)
     cache.checkin(entry)
     del entry
@@ -113,8 +110,7 @@ def test_an_answer_is_kept_also_when_no_timer_can_be_started(monkeypatch: pytest
         raise RuntimeError("can't start new thread")
 
     cache = AnswerCache(max_age_s=0.05)
-    entry = cache.reserve("a", threading.Event())
-    entry.answer = answer()
+    entry = used(cache)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         cache.checkin(entry)
@@ -145,7 +141,7 @@ def test_what_is_in_use_does_not_count() -> None:
 def test_what_was_downloaded_counts() -> None:
     cache = Cache()
     entry = cache.reserve("a", threading.Event())
-    entry.answer = Answer(REQUEST, (Picture(url="https://example.com/a.png"),))
+    entry.answer = Answer(ANSWER.request, (Picture(url="https://example.com/a.png"),))
     entry.downloads[0] = bytes(LIMIT_BYTES + 1)
     cache.checkin(entry)
     assert cache.take() is None
@@ -157,7 +153,7 @@ def test_only_what_a_cancelled_call_still_uses_is_coming() -> None:
     assert not cache.is_coming("a")
     cancelled.set()
     assert cache.is_coming("a") and not cache.is_coming("b")
-    entry.answer = answer()
+    entry.answer = ANSWER
     assert cache.is_coming("a") and cache.take() is None
     cache.checkin(entry)
     assert not cache.is_coming("a") and cache.take() is entry
@@ -169,11 +165,3 @@ def test_an_answer_that_never_came_is_neither_kept_nor_coming() -> None:
     cancelled.set()
     cache.checkin(entry)
     assert not cache.is_coming("a") and cache.take() is None
-
-
-def test_many_threads_never_share_an_answer() -> None:
-    cache = Cache()
-    for _ in range(100):
-        cache.add()
-    found = map_threads(lambda _: cache.take(), range(100), limit=8)
-    assert len(set(map(id, found))) == 100

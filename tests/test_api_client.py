@@ -8,19 +8,16 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from email.parser import BytesParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dalle2 import api_client
 from dalle2.api_client import ImagesClient
-from dalle2.backends import Backend
 from dalle2.errors import Case, Charge, ConnectionFailed, ImagesApiError, StatusError, TimedOut, UnusableAnswer
 from dalle2.models import ImageRequest, ModelEntry, Picture
 from dalle2.net.retry import Retrier
-from tests.loopback import LONG_S, Connection, Loopback, answering, encoded, hanging, http, traces
+from tests.loopback import Connection, Loopback, answering, backend_at, encoded, hanging, http, traces
 from tests.pictures import png
 
 KEY = "sk-proj-Zq8/x+7Lw2Vn4T"
@@ -31,74 +28,20 @@ BODY = json.dumps({"data": [encoded(IMAGE)]}).encode()
 ANSWER = http(BODY)
 
 
-def client(
-    base_url: str,
-    headers: dict[str, str] | None = None,
-    *,
-    read_s: float = LONG_S,
-    params: dict[str, str] | None = None,
-) -> ImagesClient:
+def client(base_url: str, headers: dict[str, str] = BEARER) -> ImagesClient:
     """A client whose retries do not sleep."""
-    backend = Backend(
-        name="openai",
-        base_url=base_url,
-        headers=BEARER if headers is None else headers,
-        account="",
-        params=params or {},
-        fixed_model=None,
-        quality="low",
-        timeouts_s=(LONG_S, read_s),
-        hosted=False,
-    )
-    return ImagesClient(backend, Retrier(pause=lambda seconds: None))
+    return ImagesClient(backend_at(base_url, headers=headers), Retrier(pause=lambda seconds: None))
 
 
-def generate(base_url: str, headers: dict[str, str] | None = None, **more: Any) -> tuple[Picture, ...]:
-    with client(base_url, headers, **more) as api:
+def generate(base_url: str, headers: dict[str, str] = BEARER) -> tuple[Picture, ...]:
+    with client(base_url, headers) as api:
         return api.generate(REQUEST).pictures
 
 
-def failure(base_url: str, headers: dict[str, str] | None = None) -> ImagesApiError:
+def failure(base_url: str, headers: dict[str, str] = BEARER) -> ImagesApiError:
     with pytest.raises(ImagesApiError) as caught:
         generate(base_url, headers)
     return caught.value
-
-
-def head_and_body(request: bytes) -> tuple[str, dict[str, str], bytes]:
-    """The first line, the headers (names in lower case) and the body of a request."""
-    head, _, body = request.partition(b"\r\n\r\n")
-    first, _, rest = head.partition(b"\r\n")
-    headers = {name.lower(): value for name, value in BytesParser().parsebytes(rest).items()}
-    return first.decode(), headers, body
-
-
-def test_a_generation_is_json_with_exactly_the_fields_given() -> None:
-    with Loopback(answering(ANSWER)) as server:
-        assert generate(f"{server.origin}/v1", params={"api-version": "preview"}) == (Picture(b64_json=IMAGE),)
-    first, headers, body = head_and_body(server.requests[0])
-    assert first == "POST /v1/images/generations?api-version=preview HTTP/1.1"
-    assert (headers["content-type"], headers["authorization"]) == ("application/json", f"Bearer {KEY}")
-    assert json.loads(body) == REQUEST.fields()
-
-
-@pytest.mark.parametrize("mask_field", ["mask", "mask_image"])
-def test_an_edit_is_a_form_with_one_image_and_one_mask(mask_field: str) -> None:
-    with Loopback(answering(ANSWER)) as server, client(server.origin) as api:
-        api.edit(REQUEST, image=b"image", mask=b"mask", mask_field=mask_field)
-    first, headers, body = head_and_body(server.requests[0])
-    form = BytesParser().parsebytes(f"Content-Type: {headers['content-type']}\r\n\r\n".encode() + body)
-    parts = {}
-    for part in form.get_payload():
-        assert not isinstance(part, str)
-        kind = part.get_content_type() if part.get_filename() else ""
-        name = part.get_param("name", header="content-disposition")
-        parts[name] = (part.get_filename(), kind, part.get_payload(decode=True))
-    assert first == "POST /images/edits HTTP/1.1"
-    assert parts == {
-        **{name: (None, "", str(value).encode()) for name, value in REQUEST.fields().items()},
-        "image": ("image.png", "image/png", b"image"),
-        mask_field: ("mask.png", "image/png", b"mask"),
-    }
 
 
 @pytest.mark.parametrize(
@@ -137,15 +80,17 @@ def test_complete_json_is_a_complete_response(answer: bytes, reset: bool) -> Non
         (http(b""), "responded with nothing at all"),
         (http(b"", 204), "responded with nothing at all"),
         (http({"id": "job_1", "status": "queued"}, 202), "not a list of images"),
-        (http("<!doctype html><title>Sign in</title>"), "a web page instead of images"),
         (http({"error": {"message": "No GPU."}}), "words instead of images"),
         (http("OK"), "words instead of images"),
         (http('{"data": [{"b64_json": "iVBORw0KGgo'), "only a part of one"),
-        (http({"data": []}), "without an image"),
         (http({"data": [{}]}), "without an image"),
-        (http({"data": [{"b64_json": "%%%"}]}), "without an image"),
         (http({"data": "many"}), "not a list of images"),
+        (http("null"), "not a list of images"),
+        (http("[]"), "not a list of images"),
+        (http({"data": None}), "not a list of images"),
+        (http("9" * 5000), "instead of images"),
         (http("[" * 200_000), "not a list of images"),
+        (http('{"data":' * 100_000), "not a list of images"),
         (http(b"\xff\xfe\xfd"), "instead of images"),
         (http(b"{}", headers={"Content-Encoding": "gzip"}), "compressed"),
     ],
@@ -174,11 +119,6 @@ def test_a_response_beyond_the_limit_is_left_unread(monkeypatch: pytest.MonkeyPa
     assert str(error).endswith("charged.\nRequest id: req_7")
 
 
-def test_a_long_error_is_shown_only_at_its_start() -> None:
-    with Loopback(answering(http("no " * 10**6, 400))) as server:
-        assert len(str(failure(server.origin))) < 700
-
-
 # What servers do with a key that they are sent: each must come out as asterisks.
 ECHOES: dict[str, Callable[[str], str]] = {
     "plain": lambda key: key,
@@ -195,7 +135,13 @@ ECHOES: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("echo", ECHOES)
 @pytest.mark.parametrize("status", [200, 401])
 @pytest.mark.parametrize(
-    "shape", ['{"error": {"message": "MARK", "code": "MARK"}}', "MARK", "<title>MARK</title>", '{"detail": [["MARK"]]}']
+    "shape",
+    [
+        '{"error": {"message": "MARK", "code": "MARK", "type": "MARK", "param": "MARK"}}',
+        "MARK",
+        "<title>MARK</title>",
+        '{"detail": [["MARK"]]}',
+    ],
 )
 def test_a_key_that_is_repeated_comes_out_as_asterisks(
     echo: str, status: int, shape: str, caplog: pytest.LogCaptureFixture
@@ -223,32 +169,11 @@ def test_a_client_does_not_show_its_key() -> None:
         assert KEY not in repr(api.__dict__)
 
 
-@pytest.mark.parametrize(("headers", "says"), [(BEARER, "did not accept the key"), ({}, "The server wants a key.")])
-def test_a_401_tells_a_wrong_key_from_none(headers: dict[str, str], says: str) -> None:
-    with Loopback(answering(http({"detail": "Not authenticated"}, 401))) as server:
-        assert says in str(failure(server.origin, headers))
-
-
 def test_the_prompt_is_taken_out_of_what_the_server_says() -> None:
     answer = http({"error": {"message": f"No handler for {REQUEST.prompt!r}."}}, 404)
     with Loopback(answering(answer)) as server:
         error = failure(server.origin)
     assert isinstance(error, StatusError) and error.case is Case.ROUTE
-
-
-def test_a_billed_request_never_uses_a_connection_again() -> None:
-    def script(connection: Connection) -> None:
-        while True:
-            is_post = connection.request().startswith(b"POST")
-            body = BODY if is_post else b'{"data": []}'
-            connection.send(http(body, headers={"Connection": "keep-alive"}))
-
-    with Loopback(script) as server, client(server.origin) as api:
-        for connections in (2, 3):
-            api.models()
-            api.generate(REQUEST)
-            assert server.connections == connections
-    assert len(server.requests) == 4
 
 
 @pytest.mark.parametrize("answer", [b"", http(b"", 504), http(b"", 520), http(b"", 524)])
@@ -321,7 +246,7 @@ def download(server: str, url: str) -> bytes:
 
 def paths_and_keys(server: Loopback) -> list[tuple[str, bool]]:
     """For each request its path, and whether it held the key."""
-    return [(head_and_body(each)[0].split()[1], KEY.encode() in each) for each in server.requests]
+    return [(request.split()[1].decode(), KEY.encode() in request) for request in server.requests]
 
 
 def test_a_relative_url_is_fetched_from_the_api_with_the_key() -> None:

@@ -110,12 +110,6 @@ def complaint(login: str | None = None, api_key: str | None = None, **variables:
     return str(caught.value)
 
 
-def test_without_account_and_key_it_says_how_to_go_on() -> None:
-    text = complaint()
-    assert text.startswith(SIGN_IN)
-    assert all(words in text for words in ("OPENAI_API_KEY", str(settings.ENV_FILE), "OPENAI_BASE_URL"))
-
-
 def test_openai_without_a_key_says_where_to_put_one() -> None:
     text = complaint(DALLE2_BACKEND="openai")
     assert "OPENAI_API_KEY" in text and str(settings.ENV_FILE) in text
@@ -187,32 +181,6 @@ def test_a_request_of_dall_e_2_is_translated_for_its_model(
     model: str | None, hosted: bool, size: tuple[int, int], expected: dict[str, str]
 ) -> None:
     assert fields(model, hosted=hosted, size=size) == {"prompt": "a", **expected}
-
-
-@pytest.mark.parametrize(
-    ("model", "style", "quality", "expected"),
-    [
-        ("gpt-image-2", "natural", "standard", {"prompt": "a", "quality": "low"}),
-        ("gpt-image-2", "natural", "hd", {"prompt": "a", "quality": "medium"}),
-        (
-            "gpt-image-2",
-            "vivid",
-            "hd",
-            {"prompt": "a\n\nLean towards hyper-real and dramatic images.", "quality": "medium"},
-        ),
-        (
-            "dall-e-3",
-            "vivid",
-            "hd",
-            {"prompt": "a", "quality": "hd", "style": "vivid", **BASE64},
-        ),
-    ],
-)
-def test_a_request_of_dall_e_3_is_translated_for_its_model(
-    model: str, style: str, quality: str, expected: dict[str, str]
-) -> None:
-    sent = fields(model, original="dall-e-3", size=(1024, 1792), style=style, quality=quality)
-    assert sent == {"size": "1024x1792", **expected}
 
 
 def test_the_default_quality_costs_less_than_dall_e_2_did() -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import suppress
 
 import pytest
 
-from dalle2.api_client import Answer
 from dalle2.generation.answer_cache import AnswerCache
 from dalle2.generation.call_context import CallContext, CallGroup, single_call
-from dalle2.models import ImageRequest
-
-ANSWER = Answer(ImageRequest(prompt="a", model="m", n=1, size="256x256"), ())
+from tests.loopback import is_kept, pay
 
 
 @pytest.fixture
@@ -21,25 +17,13 @@ def cache() -> AnswerCache:
     return AnswerCache()
 
 
-def paid(call: CallContext, cache: AnswerCache, key: str) -> None:
-    """Let a call have an answer that was paid for."""
-    entry = cache.reserve(key, call.cancelled)
-    entry.answer = ANSWER
-    call.use(entry)
-
-
-def is_kept(cache: AnswerCache, key: str) -> bool:
-    """Whether the next call gets the answer."""
-    return cache.checkout(key, threading.Event()) is not None
-
-
 @pytest.mark.parametrize("fails", [False, True])
 def test_in_plain_python_an_answer_is_kept_when_the_call_fails(fails: bool, cache: AnswerCache) -> None:
     with suppress(KeyboardInterrupt), single_call(cache) as call:
-        paid(call, cache, "a")
+        pay(call, cache)
         if fails:
             raise KeyboardInterrupt
-    assert is_kept(cache, "a") == fails
+    assert is_kept(cache) == fails
 
 
 def test_the_answer_of_a_failed_call_is_free_before_its_group_has_ended(cache: AnswerCache) -> None:
@@ -47,7 +31,7 @@ def test_the_answer_of_a_failed_call_is_free_before_its_group_has_ended(cache: A
     failed, other = CallContext(cache, group), CallContext(cache, group)
     group.join()
     group.join()
-    paid(failed, cache, "a")
+    pay(failed, cache)
     failed.finish()
     group.leave(failed, delivered=False)
     assert not cache.is_coming("a")  # the other one would wait for it for ever

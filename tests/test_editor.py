@@ -28,7 +28,8 @@ from development.failures import FAILURES
 from development.frontends import FRONTENDS, comfyui_for_browser, use_own_key, use_settings_page, version
 from development.screenshots import THUMBNAIL_PX
 from development.workflows import EXAMPLES, SAVED, example_photo
-from tests.stage import ACCOUNT_KEY, SAVED_WORKFLOW, png
+from tests.pictures import file_of
+from tests.stage import ACCOUNT_KEY, SAVED_WORKFLOW
 
 TEMPLATES = sorted(path.stem for path in EXAMPLES.glob("*.json"))
 # The Nodes 2.0 of 1.32, which were a beta, show no texts on nodes, whoever sends them.
@@ -227,7 +228,7 @@ def test_a_graph_of_the_old_dall_e_3_runs(desk: Desk, editor: Editor) -> None:
 @pytest.mark.parametrize("open_desk", ["newest"], indirect=True)
 def test_a_mask_painted_in_the_mask_editor_is_what_is_edited(desk: Desk, editor: Editor) -> None:
     photo = Image.open(io.BytesIO(example_photo(512))).convert("RGB")
-    desk.comfyui.upload("hills.png", png(np.asarray(photo)))
+    desk.comfyui.upload("hills.png", file_of(photo))
     editor.page.reload()
     editor.wait_until_ready()
     editor.open_file(SAVED / "edit-a-photo.json")

@@ -16,7 +16,7 @@ from dalle2.image_models import PRICES_USD
 from dalle2.nodes import OpenAIDalle2
 from dalle2.settings import SettingsFiles, read_settings
 from development.emulator import Emulator
-from development.package import ROOT, modules
+from development.package import ROOT
 
 KEY = "sk-typed-1234567890"
 PAGE = {
@@ -275,7 +275,3 @@ def test_the_page_knows_the_package_by_its_registered_name() -> None:
     lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
     for name, value in editor.PACKAGE.items():
         assert f'{name} = "{value}"' in lines
-
-
-def test_only_one_module_touches_the_web_server() -> None:
-    assert [path.name for path in modules() if "aiohttp" in path.read_text(encoding="utf-8")] == ["comfyui.py"]

@@ -5,9 +5,6 @@ from __future__ import annotations
 import pytest
 
 from dalle2.errors import (
-    ADD_CREDITS,
-    DOWNLOAD_CASES,
-    SIGN_IN,
     STATUS_CASES,
     Case,
     Charge,
@@ -106,15 +103,6 @@ def test_a_refused_model_field_is_a_missing_model(param: str, status: int, case:
     assert matching_case(status, detail).case is case
 
 
-@pytest.mark.parametrize(
-    ("case", "status", "is_transient"),
-    [("GONE", 403, False), ("GONE", 404, False), ("RATE", 429, True), ("SERVER", 504, True), ("REFUSED", 418, False)],
-)
-def test_each_response_to_a_download_has_its_case(case: str, status: int, is_transient: bool) -> None:
-    row = matching_case(status, ErrorDetail(), DOWNLOAD_CASES)
-    assert (row.case.name, row.is_transient, row.charge) == (case, is_transient, Charge.PAID_BEFORE)
-
-
 def test_every_status_has_a_case() -> None:
     assert all(case_of(status) for status in range(1000))
 
@@ -139,13 +127,6 @@ def test_a_message_without_words_and_id_is_one_line() -> None:
     assert str(StatusError(429, ErrorDetail())) == (
         "Rate Limit Exceeded: the server wants fewer requests. Run again in a minute. Nothing was charged."
     )
-
-
-@pytest.mark.parametrize("status", [504, 520, 524])
-def test_a_lost_response_may_have_been_charged(status: int) -> None:
-    error = StatusError(status, ErrorDetail())
-    assert (error.charge, error.is_transient) == (Charge.MAYBE, False)
-    assert "You may have been charged" in str(error)
 
 
 def test_an_error_keeps_only_the_headers_that_it_needs() -> None:
@@ -181,40 +162,6 @@ def test_a_note_and_a_wait_find_their_places() -> None:
 )
 def test_a_duration_is_said_as_a_person_would(seconds: float, said: str) -> None:
     assert duration(seconds) == said
-
-
-@pytest.mark.parametrize(
-    ("status", "detail"),
-    [
-        (402, ErrorDetail(message="Pay.")),
-        (429, ErrorDetail(code="insufficient_quota")),
-        (400, ErrorDetail(code="billing_hard_limit_reached")),
-    ],
-)
-def test_an_account_without_credits_gets_the_frontend_s_sentence_alone(status: int, detail: ErrorDetail) -> None:
-    headers = {"x-request-id": "req_7"}
-    assert str(StatusError(status, detail, headers=headers, login=Login.ACCOUNT)) == ADD_CREDITS
-    assert ADD_CREDITS not in str(StatusError(status, detail, headers=headers))
-
-
-def test_the_frontend_s_other_dialogs_need_the_first_words() -> None:
-    for login in Login:
-        rate = StatusError(429, ErrorDetail(), login=login)
-        moderation = StatusError(400, ErrorDetail(code="moderation_blocked"), login=login)
-        assert str(rate).startswith("Rate Limit Exceeded:")
-        assert str(moderation).startswith("Your request was flagged by our content moderation system")
-
-
-@pytest.mark.parametrize(
-    ("login", "says"),
-    [
-        (Login.ACCOUNT, SIGN_IN),
-        (Login.KEY, "The server did not accept the key. Check OPENAI_API_KEY"),
-        (Login.NONE, "The server wants a key. Set OPENAI_API_KEY to a key that was made for this server."),
-    ],
-)
-def test_a_401_is_about_the_login_that_was_used(login: Login, says: str) -> None:
-    assert str(StatusError(401, ErrorDetail(message="No."), login=login)).startswith(says)
 
 
 @pytest.mark.parametrize("kind", Connection, ids=lambda kind: kind.name)

@@ -16,7 +16,8 @@ from dalle2 import api_client, comfyui
 from dalle2.errors import Charge, ConnectionFailed, ImagesApiError, StatusError, TimedOut, UnusableAnswer
 from dalle2.nodes import OpenAIDalle2
 from development.emulator import Emulator, Fault
-from tests.loopback import Node, closed_port, image_and_mask, traces, wait_for
+from development.program import free_port
+from tests.loopback import Node, image_and_mask, traces, wait_for
 
 SECRET = "sk-proj-Kq7vXw29"
 PATIENT_S, HASTY_S = 20.0, 0.25
@@ -217,7 +218,7 @@ def test_a_call_that_succeeds_shows_no_key(
 def test_a_server_that_is_not_there_is_tried_three_times(
     route: str, emulator: Emulator, node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node.set("OPENAI_BASE_URL", f"http://127.0.0.1:{closed_port()}/v1")
+    node.set("OPENAI_BASE_URL", f"http://127.0.0.1:{free_port()}/v1")
     error = outcome(node, route)
     assert isinstance(error, ConnectionFailed) and error.charge is Charge.NO
     assert "Nothing responds at 127.0.0.1:" in str(error)
@@ -227,11 +228,16 @@ def test_a_server_that_is_not_there_is_tried_three_times(
     assert outcome(node, route) is None
 
 
+ADD_CREDITS = "Payment Required: Please add credits to your account to use this node."
+
+
 @pytest.mark.parametrize(
     ("fault", "is_exact", "start"),
     [
-        ("payment_required", True, "Payment Required: Please add credits to your account to use this node."),
-        ("quota", True, "Payment Required: Please add credits to your account to use this node."),
+        ("payment_required", True, ADD_CREDITS),
+        ("quota", True, ADD_CREDITS),
+        ("billing_limit", True, ADD_CREDITS),
+        ("rate_limit", False, "Rate Limit Exceeded:"),
         ("unauthorized", False, "Unauthorized: Please login first to use this node."),
         ("moderation", False, "Your request was flagged by our content moderation system"),
     ],
@@ -241,7 +247,7 @@ def test_an_account_gets_the_errors_that_the_frontend_has_dialogs_for(
 ) -> None:
     with Emulator("comfy") as emulator:
         monkeypatch.setattr(comfyui, "comfy_api_base", lambda: emulator.origin)
-        emulator.fail(Fault(fault))
+        emulator.fail(Fault(fault, retry_after_s=300))
         with pytest.raises(StatusError) as caught:
             OpenAIDalle2().api_call("a quiet harbour", auth_token="t0ken-of-the-account")
     assert str(caught.value) == start if is_exact else str(caught.value).startswith(start)

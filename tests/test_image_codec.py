@@ -24,7 +24,6 @@ from dalle2.image_codec import (
     decode_images,
     encode_mask_png,
     encode_rgba_png,
-    fit,
     open_image,
 )
 from tests.pictures import (
@@ -49,7 +48,8 @@ def test_each_of_the_256_values_survives_the_way_out_and_back() -> None:
     file = encode_rgba_png(loaded(ALL_VALUES))
     assert np.array_equal(pixels_of(file)[..., :3], ALL_VALUES[0])
     decoded = decode_images([file])
-    assert decoded.dtype == torch.float32 and torch.equal(decoded, loaded(ALL_VALUES))
+    assert decoded.dtype == torch.float32 and decoded.is_contiguous()
+    assert torch.equal(decoded, loaded(ALL_VALUES))
     assert np.array_equal(saved(decoded), ALL_VALUES)  # ComfyUI's SaveImage truncates
 
 
@@ -146,13 +146,6 @@ def test_a_single_nan_is_refused(dtype: torch.dtype) -> None:
         encode_mask_png(mask)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_each_format_is_decoded_as_pillow_sees_it(kind: str) -> None:
-    file = file_of(picture(20, 30, 3), kind)
-    decoded = decode_images([file])
-    assert decoded.is_contiguous() and torch.equal(decoded[0], loaded(pixels_of(file)))
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_each_kind_of_pixel_is_decoded_right(name: str) -> None:
     file, expected = KINDS[name]
@@ -217,18 +210,6 @@ def test_an_image_of_16_bits_is_turned_too(channels: int) -> None:
 def test_damaged_exif_data_leave_an_image_as_it_is(exif: bytes) -> None:
     file = png_of(2, 1, 8, 0, b"\0\1\2", chunk(b"eXIf", exif))
     assert as_bytes(decode_images([file]))[0, 0, :, 0].tolist() == [1, 2]
-
-
-@pytest.mark.parametrize("is_tall", [False, True])
-@pytest.mark.parametrize("side", [10, 20, 45])
-def test_an_image_of_another_shape_is_cropped_and_never_squeezed(side: int, is_tall: bool) -> None:
-    """Of three squares side by side, the middle one is left, in the size that was asked for."""
-    squares = np.repeat(np.array([[10, 0, 0], [0, 20, 0], [0, 0, 30]], np.uint8), 20, axis=0)[None].repeat(20, axis=0)
-    image = Image.fromarray(squares.swapaxes(0, 1) if is_tall else squares)
-    fitted = np.asarray(fit(image, (side, side)))
-    edge = side // 5  # the neighbours shine through
-    assert fitted.shape == (side, side, 3)
-    assert (fitted[edge:-edge, edge:-edge] == [0, 20, 0]).all()
 
 
 def test_images_of_other_sizes_get_the_size_of_the_first() -> None:
@@ -368,37 +349,6 @@ def test_an_image_cut_off_anywhere_is_right_or_an_image_error(kind: str) -> None
         except ImageError:
             continue
         assert torch.equal(decoded, whole), f"{length} of {len(file)} bytes"
-
-
-FUZZED = {name: file for name, (file, _) in KINDS.items()}
-FUZZED |= {f"16 bits, {channels} channels": png_of_16_bits(noise(2, 3, channels)) for channels in (1, 2, 3, 4)}
-
-
-@settings(deadline=None, derandomize=True, max_examples=300)
-@given(data=st.data(), name=st.sampled_from(sorted(FUZZED)))
-def test_a_damaged_image_is_decoded_or_an_image_error(data: st.DataObject, name: str) -> None:
-    file = bytearray(FUZZED[name])
-    for _ in range(data.draw(st.integers(1, 4))):
-        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        decoded = decode_images([with_right_checksums(bytes(file))])
-    except ImageError:
-        return
-    assert decoded.shape[0] == 1 and decoded.shape[3] in (3, 4)
-
-
-def with_right_checksums(file: bytes) -> bytes:
-    """A PNG file whose damage no CRC gives away."""
-    if not file.startswith(SIGNATURE):
-        return file
-    result, at = SIGNATURE, len(SIGNATURE)
-    while at + 8 <= len(file):
-        end = at + 8 + int.from_bytes(file[at : at + 4], "big")
-        if end > len(file):
-            return result + file[at:]
-        result += file[at:end] + struct.pack(">I", zlib.crc32(file[at + 4 : end]))
-        at = end + 4
-    return result
 
 
 def test_a_lack_of_memory_is_not_taken_for_a_bad_image(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,38 +17,14 @@ from hypothesis import strategies as st
 from dalle2.errors import Case, matching_case
 from dalle2.models import (
     MAX_COMMAS,
-    MAX_DETAIL_CHARACTERS,
     ErrorDetail,
-    ImageRequest,
     ImagesResponse,
-    ModelList,
     Picture,
     shortened,
 )
 
 ALL_BYTES = bytes(range(256))
 ENCODED = base64.b64encode(ALL_BYTES).decode()
-
-# Anything that JSON can say, with the names and values that mean something here more often than by chance.
-WORDS = st.sampled_from(["data", "b64_json", "url", "error", "message", "code", "detail", ENCODED, "data:,", "\ud800"])
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | WORDS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS | st.text(), inner, max_size=4),
-    max_leaves=12,
-)
-BODIES = st.binary() | JSON.map(lambda value: json.dumps(value).encode())
-
-
-def test_fields_that_are_none_are_not_sent() -> None:
-    request = ImageRequest(prompt="a", model=None, n=2, size="256x256")
-    assert request.fields() == {"prompt": "a", "n": 2, "size": "256x256"}
-
-
-def test_a_request_with_a_field_replaced_is_another_request() -> None:
-    request = ImageRequest(prompt="a", model="m", n=1, size="256x256", quality="low")
-    assert "quality" not in request.replacing("quality", None).fields()
-    assert request.replacing("size", "512x512").fields()["size"] == "512x512"
-    assert (request.quality, request.size) == ("low", "256x256")
 
 
 def pictures(body: object) -> tuple[Picture, ...]:
@@ -74,40 +50,10 @@ def test_an_image_comes_in_many_wrappings(item: dict[str, Any], expected: Pictur
     assert pictures({"created": 1, "data": [item]}) == (expected,)
 
 
-def test_broken_base64_does_not_cost_the_other_images() -> None:
-    broken, good = pictures({"data": [{"b64_json": "%%%"}, {"b64_json": ENCODED}]})
-    assert (broken.b64_json, broken.url) == (None, None)
-    assert good.b64_json == ALL_BYTES
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"null",
-        b"[]",
-        b'{"data": null}',
-        b'{"data": [{"b64_json": "' + ENCODED.encode(),
-        b"<html></html>",
-        b"\xff\xfe",
-        b"9" * 5000,
-    ],
-)
-def test_anything_else_is_a_value_error(body: bytes) -> None:
-    with pytest.raises(ValueError):
-        ImagesResponse.parse(body)
-
-
-@pytest.mark.parametrize("item", [1, None, [], "x", {"url": 1}, {"b64_json": 1}])
+@pytest.mark.parametrize("item", [1, None, [], "x", {"url": 1}, {"b64_json": 1}, {"b64_json": "%%%"}])
 def test_an_item_that_is_no_image_does_not_cost_the_others(item: object) -> None:
     found = [picture for picture in pictures({"data": [item, {"b64_json": ENCODED}]}) if picture != Picture()]
     assert found == [Picture(b64_json=ALL_BYTES)]
-
-
-@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"data":' * 100_000])
-def test_endless_nesting_ends(body: bytes) -> None:
-    with pytest.raises((ValueError, RecursionError)):
-        ImagesResponse.parse(body)
 
 
 def test_millions_of_tiny_items_are_refused_before_they_unfold() -> None:
@@ -141,24 +87,9 @@ def test_a_long_text_does_not_hold_up_other_threads(blank: str) -> None:
     assert max(gaps) < 1
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
-@given(BODIES)
-def test_a_response_parses_or_is_a_value_error(body: bytes) -> None:
-    try:
-        answer = ImagesResponse.parse(body)
-    except ValueError:
-        return
-    assert all(isinstance(picture.b64_json, bytes | None) for picture in answer.data)
-
-
 def test_the_repr_of_an_image_does_not_hold_its_bytes() -> None:
     assert ENCODED[:8] not in repr(pictures({"data": [{"b64_json": ENCODED}]}))
     assert "b64_json" not in repr(pictures({"data": [{"b64_json": ENCODED}]}))
-
-
-def test_a_list_of_models_may_be_incomplete() -> None:
-    body = b'{"data": [{"id": "a", "created": null, "owned_by": null}, {"id": "b", "created": 1.5}, {"id": "c"}]}'
-    assert [entry.id for entry in ModelList.model_validate_json(body).data] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -238,25 +169,6 @@ def test_the_words_of_the_prompt_do_not_decide(echo: str, prompt: str, status: i
 def test_a_prompt_inside_of_a_word_does_not_count() -> None:
     body = b'{"error": {"message": "The model `m` does not exist."}}'
     assert matching_case(404, ErrorDetail.parse(body, prompt="do")).case is Case.MODEL
-
-
-@pytest.mark.parametrize("field", ["message", "type", "code", "param"])
-def test_a_secret_is_taken_out_of_every_field_before_it_is_cut(field: str) -> None:
-    secret = "s3cr3t-" * 5
-    padding = "x" * (MAX_DETAIL_CHARACTERS - 10)
-    body = json.dumps({"error": {field: padding + secret}}).replace("-", "\\u002d").encode()
-    detail = ErrorDetail.parse(body, lambda text: text.replace(secret, "***"))
-    assert getattr(detail, field).endswith("***")
-    assert "s3cr3t" not in repr(detail)
-
-
-@settings(derandomize=True, deadline=None, max_examples=300)
-@given(BODIES)
-def test_an_error_body_never_raises_and_stays_short(body: bytes) -> None:
-    detail = ErrorDetail.parse(body)
-    for text in (detail.message, detail.type, detail.code, detail.param):
-        assert len(text) <= MAX_DETAIL_CHARACTERS
-        assert text.isprintable()
 
 
 @pytest.mark.parametrize(

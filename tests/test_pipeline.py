@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dalle2.api_client import Answer, ImagesClient
-from dalle2.backends import Backend, DalleRequest, PromptTooLong
+from dalle2.backends import DalleRequest, PromptTooLong
 from dalle2.comfyui import NodeRunner
 from dalle2.errors import (
     CallCancelled,
@@ -38,6 +38,8 @@ from tests.loopback import (
     Node,
     QuickCall,
     answering,
+    backend_at,
+    delivering,
     encoded,
     http,
     image_and_mask,
@@ -51,32 +53,20 @@ KEPT = "Your paid answer is kept for an hour: run again, and only what is missin
 
 
 class WatchedCache(AnswerCache):
-    """A cache that knows which entries its calls have not given back, and whether a call ever had to wait."""
+    """A cache that knows which entries its calls have not given back, and which are still in memory."""
 
     def __init__(self, max_free_bytes: int = 2**20) -> None:
         super().__init__(max_free_bytes=max_free_bytes)
-        self.in_use: list[CachedAnswer] = []
         self.entries: list[weakref.ref[CachedAnswer]] = []
 
-    def checkout(self, key: str, cancelled: threading.Event) -> CachedAnswer | None:
-        entry = super().checkout(key, cancelled)
-        if entry is not None:
-            self.in_use.append(entry)
-        return entry
+    @property
+    def in_use(self) -> list[CachedAnswer]:
+        return [entry for entry in self._entries if entry.user is not None]
 
     def reserve(self, key: str, cancelled: threading.Event) -> CachedAnswer:
         entry = super().reserve(key, cancelled)
-        self.in_use.append(entry)
         self.entries.append(weakref.ref(entry))
         return entry
-
-    def checkin(self, entry: CachedAnswer) -> None:
-        super().checkin(entry)
-        self.in_use = [other for other in self.in_use if other is not entry]
-
-    def discard(self, entry: CachedAnswer) -> None:
-        super().discard(entry)
-        self.in_use = [other for other in self.in_use if other is not entry]
 
 
 @pytest.fixture
@@ -277,31 +267,6 @@ def has_ended() -> bool:
     return not any(thread.name == "openai-dalle" for thread in threading.enumerate())
 
 
-def test_the_answer_to_a_cancelled_run_belongs_to_the_next(
-    emulator: Emulator, node: Node, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "openai-dalle")
-    emulator.delay_s = 0.2
-    emulator.result = "url"
-    asyncio.run(cancelled_when(lambda: len(emulator.posts) == 1, seed=1))
-    wait_for(has_ended)
-    assert not downloads(emulator)
-    assert not caplog.records  # no success
-    emulator.delay_s = 0.0
-    assert node.draw(seed=2).shape[0] == 1
-    assert (len(emulator.posts), emulator.paid_pictures) == (1, 1)
-    assert node.text.endswith("1 paid for before")
-
-
-def test_a_run_waits_for_the_answer_that_a_cancelled_one_still_waits_for(emulator: Emulator, node: Node) -> None:
-    emulator.delay_s = 0.3
-    asyncio.run(cancelled_when(lambda: len(emulator.posts) == 1))
-    assert not has_ended()
-    assert node.draw().shape[0] == 1
-    assert node.last.texts[0] == "Waiting for the images of the cancelled run"
-    assert (len(emulator.posts), emulator.paid_pictures) == (1, 1)
-
-
 def test_a_run_that_waits_for_another_one_s_answer_can_be_cancelled(
     emulator: Emulator, node: Node, cache: WatchedCache
 ) -> None:
@@ -310,6 +275,7 @@ def test_a_run_that_waits_for_another_one_s_answer_can_be_cancelled(
     node.at_pause = lambda seconds: node.last.cancelled.set()
     with pytest.raises(CallCancelled):
         node.draw()
+    assert node.last.texts == ["Waiting for the images of the cancelled run"]
     node.at_pause = None
     wait_for(has_ended)
     assert node.draw().shape[0] == 1
@@ -362,17 +328,7 @@ def test_an_answer_is_freed_when_the_whole_group_has_returned(emulator: Emulator
 
 # Without a server, where a moment has to be hit.
 
-SD = Backend(
-    name="openai",
-    base_url="http://127.0.0.1:9/v1",
-    headers={},
-    account="me",
-    params={},
-    fixed_model="sd-turbo",
-    quality="low",
-    timeouts_s=(1, 1),
-    hosted=False,
-)
+SD = backend_at("http://127.0.0.1:9/v1", fixed_model="sd-turbo")
 PNG = png()
 
 
@@ -408,19 +364,8 @@ def run(
 ) -> list[Result]:
     """The results of one call, delivered when nothing fails."""
     call = call or QuickCall(cache)
-    call.group.join()
-    delivered = False
-    try:
-        results = Generator(client, SD, ServerMemory(), cache, call).run(jobs(*prompts))
-        delivered = True
-    finally:
-        call.finish()
-        call.group.leave(call, delivered=delivered)
-    return results
-
-
-def client_backend(client: Client) -> Backend:
-    return SD
+    with delivering(call):
+        return Generator(client, SD, ServerMemory(), cache, call).run(jobs(*prompts))
 
 
 def refusing(refused: str) -> Client:
@@ -434,17 +379,21 @@ def refusing(refused: str) -> Client:
     return Client(draw)
 
 
-def test_a_cancelled_call_decodes_nothing(cache: WatchedCache, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("drawn", [PNG, "https://images.example/a.png"])
+def test_a_cancelled_call_decodes_nothing(
+    drawn: bytes | str, cache: WatchedCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "openai-dalle")
     call = QuickCall(cache)
 
-    def cancel_meanwhile(prompt: str) -> bytes:
+    def cancel_meanwhile(prompt: str) -> bytes | str:
         call.cancelled.set()
-        return PNG
+        return drawn
 
     client = Client(cancel_meanwhile)
     with pytest.raises(CallCancelled):
         run(client, cache, call=call)
-    assert not list(call.new_steps())
+    assert not client.fetched and not list(call.new_steps())
     assert not caplog.records
     (result,) = run(client, cache)
     assert result.is_reused and client.prompts == ["a"]
@@ -457,21 +406,20 @@ class CancelledAtLast(QuickCall):
         self.cancelled.set()
 
 
-def test_a_call_cancelled_when_its_images_are_there_is_no_success(cache: WatchedCache) -> None:
+class OutOfMemory(QuickCall):
+    """A call that has no memory left for its first preview."""
+
+    def step(self, preview: Any) -> None:
+        raise MemoryError
+
+
+@pytest.mark.parametrize(("kind", "error"), [(CancelledAtLast, CallCancelled), (OutOfMemory, MemoryError)])
+def test_a_call_that_ends_when_its_images_are_there_leaves_them_to_the_next(
+    kind: type[QuickCall], error: type[Exception], cache: WatchedCache
+) -> None:
     client = Client()
-    with pytest.raises(CallCancelled):
-        run(client, cache, call=CancelledAtLast(cache))
-    assert run(client, cache)[0].is_reused
-
-
-def test_memory_that_runs_out_costs_no_image(cache: WatchedCache) -> None:
-    class OutOfMemory(QuickCall):
-        def step(self, preview: Any) -> None:
-            raise MemoryError
-
-    client = Client()
-    with pytest.raises(MemoryError):
-        run(client, cache, call=OutOfMemory(cache))
+    with pytest.raises(error):
+        run(client, cache, call=kind(cache))
     assert run(client, cache)[0].is_reused
     assert client.prompts == ["a"]
 
@@ -633,7 +581,7 @@ def test_a_result_knows_that_the_server_rejected_the_quality(model: str, inputs:
     asked = DalleRequest(**{"original": "dall-e-2", "prompt": "a", "n": 1, "size": (1024, 1024), **inputs})
     cache = AnswerCache()
     with Loopback(answering(refusal, http({"data": [encoded(PNG)]}))) as server:
-        backend = Backend("openai", server.origin, {}, "me", {}, model, "low", (5, 5), False)
+        backend = backend_at(server.origin, fixed_model=model)
         with ImagesClient(backend) as client:
             (found,) = Generator(client, backend, ServerMemory(), cache, QuickCall(cache)).run([Job(asked)])
     assert found.lacks_quality

@@ -42,11 +42,9 @@ def refused(status: int, code: str = "", **headers: str) -> StatusError:
         (refused(429, "insufficient_quota"), False, False),
         (refused(503, "model_not_found"), False, False),
         (refused(400, "moderation_blocked"), False, False),
-        (refused(400), False, False),
-        (refused(401), False, False),
-        (refused(307), False, False),
+        *((refused(status), False, False) for status in (400, 401, 402, 403, 404, 405, 407, 413, 422, 520, 524, 307)),
     ],
-    ids=lambda value: value.case.name if isinstance(value, StatusError) else "",
+    ids=lambda value: f"{value.case.name} {value.status_code}" if isinstance(value, StatusError) else "",
 )
 def test_a_server_may_forbid_a_retry_and_seldom_ask_for_one(
     error: StatusError, transient: bool, if_the_server_says_so: bool
@@ -159,9 +157,8 @@ def test_a_transient_status_is_sent_again_and_the_wait_is_shown(status: int) -> 
     assert bench.texts == [f"{what}, trying again in a second"] * 2
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 407, 413, 422, 501, 504, 520, 524, 307])
-def test_any_other_status_is_not_sent_again(status: int) -> None:
-    bench = Bench([refused(status)])
+def test_what_is_not_worth_a_retry_is_not_sent_again() -> None:
+    bench = Bench([refused(501)])
     with pytest.raises(StatusError):
         bench.run()
     assert (bench.calls, bench.waits, bench.texts) == (1, [], [])
@@ -198,15 +195,7 @@ def test_the_server_s_wait_is_obeyed_up_to_the_limit() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "said"),
-    [
-        ("120.5", "in 3 minutes"),
-        ("600", "in 10 minutes"),
-        ("3600", "in 60 minutes"),
-        ("10800", "in 3 hours"),
-        ("86400", "in 24 hours"),
-        ("864000", "in 10 days"),
-        ("1e300", "in more than a year"),
-    ],
+    [("120.5", "in 3 minutes"), ("1e300", "in more than a year")],
 )
 def test_a_longer_wait_is_an_error_that_says_how_long(asked: str, said: str) -> None:
     bench = Bench([refused(429, retry_after=asked)])

@@ -67,11 +67,6 @@ def running() -> Iterator[dict[str, Emulator]]:
 
 
 @pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Node:
-    return Node(monkeypatch)
-
-
-@pytest.fixture
 def server(running: dict[str, Emulator], node: Node, monkeypatch: pytest.MonkeyPatch) -> Open:
     """Starts an emulator of that name, and leads the node to it as its user would."""
 
@@ -136,7 +131,11 @@ def test_every_server_edits_with_the_same_mask(name: str, node: Node, server: Op
     assert torch.equal(edited[:, :, 128:], image[:, :, 128:])
     assert not torch.isclose(edited[:, :, :128], image[:, :, :128], atol=0.02).all(dim=-1).float().mean() > 0.5
     last = emulator.posts[-1]
-    assert {part.field for part in last.files} == {"image", SERVERS[name].mask_field}
+    assert last.fields == {"prompt": "a quiet harbour", "n": "1", **SERVERS[name].fields}
+    assert [(part.field, part.filename, part.content_type) for part in last.files] == [
+        ("image", "image.png", "image/png"),
+        (SERVERS[name].mask_field, "mask.png", "image/png"),
+    ]
     mask, sent = upload(last, SERVERS[name].mask_field), upload(last, "image")
     assert (mask.mode, mask.size) == ("RGBA", sent.size)
     assert (mask.getpixel((10, 10)), mask.getpixel((200, 10))) == ((255, 255, 255, 0), (0, 0, 0, 255))
@@ -172,7 +171,7 @@ def test_a_chosen_model_that_is_missing_is_never_replaced(name: str, node: Node)
         node.set("DALLE2_MODEL", "gpt-image-0")
         with pytest.raises(StatusError, match="Set DALLE2_MODEL to a model that it has") as caught:
             node.draw()
-        assert "Asked for: gpt-image-0" in str(caught.value)
+        assert "Asked for: gpt-image-0" in str(caught.value) and caught.value.charge is Charge.NO
         assert [request.fields["model"] for request in emulator.posts] == ["gpt-image-0"]
         assert emulator.paid_pictures == 0
 

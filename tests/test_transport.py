@@ -21,7 +21,8 @@ import trustme
 from dalle2.api_client import NO_KEY
 from dalle2.errors import ConnectionFailed, TimedOut
 from dalle2.net.transport import MAX_ERROR_BYTES, Reply, Request, Transport
-from tests.loopback import LONG_S, Connection, Loopback, Script, answering, closed_port, hanging, http, wait_for
+from development.program import free_port
+from tests.loopback import LONG_S, Connection, Loopback, Script, answering, hanging, http, wait_for
 
 MIB = 2**20
 QUICK_S = 0.3
@@ -357,7 +358,7 @@ def test_a_billed_request_has_a_new_connection_and_closes_it(transport: Transpor
     ],
 )
 def test_a_server_that_is_not_there(url: str, words: str) -> None:
-    closed = closed_port()
+    closed = free_port()
     error = problem(url.format(closed=closed))
     assert words.format(closed=closed) in str(error)
     assert (error.sent, error.is_transient) == (False, True)
@@ -413,7 +414,7 @@ def test_a_proxy_answers_a_plain_request_itself(status: int, monkeypatch: pytest
 @pytest.mark.parametrize(("scheme", "status"), [("http", None), ("https", None), ("https", 407), ("https", 502)])
 def test_a_proxy_that_does_not_let_it_through(scheme: str, status: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     with Loopback(answering(http(b"", status or 200))) as proxy:
-        port = proxy.port if status else closed_port()
+        port = proxy.port if status else free_port()
         monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://user:pa55word@127.0.0.1:{port}")
         error = problem(f"{scheme}://example.invalid/v1")
     assert "The network's proxy did not let the request through to example.invalid" in str(error)
