@@ -18,7 +18,7 @@ from playwright.sync_api import FloatRect, Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from development.browser import WINDOW
-from development.editor_scripts import ANIMATIONS_DONE, BADGES, FRAME, LOADED_PICTURES, PLACES, SET_WIDGET
+from development.editor_scripts import ANIMATIONS_DONE, BADGES, FRAME, HAS_NODES, LOADED_PICTURES, PLACES, SET_WIDGET
 from development.package import NAME
 
 NODE = "OpenAIDalle2"
@@ -111,8 +111,8 @@ class Editor:
         self.clear()
         self.page.locator("#comfy-file-input").set_input_files(path)
         # After a reload the editor may still be about to open what was open before.
-        kinds = sorted(node["type"] for node in json.loads(path.read_text(encoding="utf-8"))["nodes"])
-        self._wait("kinds => window.app.graph.nodes.map(it => it.type).sort().join() === kinds.join()", kinds)
+        nodes = json.loads(path.read_text(encoding="utf-8"))["nodes"]
+        self._wait(HAS_NODES, [[node["id"], node["type"], node.get("color")] for node in nodes])
 
     def clear(self) -> None:
         """Take everything off the canvas."""

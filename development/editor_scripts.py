@@ -60,3 +60,12 @@ SET_WIDGET = """([id, name, value]) => {
     widget.value = value
     widget.callback?.(value)
 }"""
+# Whether the nodes of a file are there, and are done: a node gets its colour after its type.
+HAS_NODES = """expected => {
+    const {graph} = window.app
+    const isThere = ([id, type, color]) => {
+        const node = graph.getNodeById(id)
+        return node?.type === type && (node.color ?? null) === color
+    }
+    return graph.nodes.length === expected.length && expected.every(isThere)
+}"""
