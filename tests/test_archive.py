@@ -134,6 +134,13 @@ def test_every_picture_of_the_documentation_is_shown_somewhere() -> None:
     assert there - {"icon.png", "banner.png"} <= shown
 
 
+def test_every_test_that_a_guarantee_names_exists() -> None:
+    named = set(re.findall(r"\btest_\w+", (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")))
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py")]
+    there = {name for source in sources for name in re.findall(r"^def (test_\w+)", source, re.MULTILINE)}
+    assert named and named <= there
+
+
 def test_the_archive_works_when_it_is_unpacked_into_custom_nodes(archive: Path, own_key: Stage, tmp_path: Path) -> None:
     with zipfile.ZipFile(archive) as file:
         file.extractall(tmp_path / "custom_nodes" / NAME)
