@@ -162,11 +162,11 @@ def choose_backend(settings: Settings, account: Account, *, comfy_api_base: str)
     Raises SettingsError where the key or account that it takes is missing.
     """
     if settings.backend == "comfy":
-        return _account_backend(settings, account, comfy_api_base)
+        return _account_backend(settings, account, comfy_api_base=comfy_api_base)
     return _key_backend(settings)
 
 
-def _account_backend(settings: Settings, account: Account, comfy_api_base: str) -> Backend:
+def _account_backend(settings: Settings, account: Account, *, comfy_api_base: str) -> Backend:
     base_url = comfy_api_base.rstrip("/") + "/proxy/openai"
     if not is_base_url(base_url):
         raise SettingsError(f"ComfyUI was started with a --comfy-api-base that is no address. {Charge.NO.value}")
