@@ -53,7 +53,14 @@ def validation_error(name: str) -> Refusal:
 
 
 NEITHER = {"b64_json": None, "url": None}
-USAGE = {"usage": {"input_tokens": 10, "output_tokens": 200, "total_tokens": 210}}
+USAGE = {
+    "usage": {
+        "input_tokens": 10,
+        "input_tokens_details": {"image_tokens": 0, "text_tokens": 10},
+        "output_tokens": 200,
+        "total_tokens": 210,
+    }
+}
 SGLANG_QUALITIES = "quality must be one of ['exact', 'lossless', 'high', 'extra-high'], got '{value}'"
 # Where Xinference's errors come from, as it says at the beginning of most.
 XINFERENCE_AT = "[address=127.0.0.1:9997, pid=1] "
