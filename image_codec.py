@@ -12,11 +12,10 @@ from __future__ import annotations
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps
 from PIL.ImageFile import ImageFile
 from torch import Tensor
+
+from .generation.threads import map_threads
 
 MAX_PIXELS = 4096 * 4096  # of an image that comes in: twice the largest that OpenAI makes
 MAX_JPEG_SCANS = 100  # progressive files have about ten; each is a pass over the whole image, and takes its time
@@ -37,8 +38,6 @@ PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")  # those on 
 BARE_JPEG_MARKERS = {0xFF00, 0xFFC8, *range(0xFFD0, 0xFFDA), *range(0xFFF0, 0xFFFE)}  # no length follows these
 
 Pixels: TypeAlias = NDArray[np.uint8]  # [H,W,C]
-X = TypeVar("X")
-Y = TypeVar("Y")
 
 # To be held while a downloaded image is opened and scaled: it bounds the memory that many large ones take together.
 opening = threading.BoundedSemaphore(MAX_OPENED_AT_ONCE)
@@ -81,7 +80,7 @@ def decode_images(pictures: Sequence[bytes | Image.Image]) -> Tensor:
     """
     if not pictures:
         raise ImageError("There is no image to decode.")
-    images = _map(_opened_already, pictures)
+    images = map_threads(_opened_already, pictures, limit=MAX_OPENED_AT_ONCE)
     size = images[0].size
     mode = "RGBA" if any(image.mode == "RGBA" for image in images) else "RGB"
     batch = torch.empty(len(images), size[1], size[0], len(mode))
@@ -89,16 +88,8 @@ def decode_images(pictures: Sequence[bytes | Image.Image]) -> Tensor:
     def fill(index: int) -> None:
         _fill(batch[index].numpy(), fit(images[index], size).convert(mode))
 
-    _map(fill, range(len(images)))
+    map_threads(fill, range(len(images)), limit=MAX_OPENED_AT_ONCE)
     return batch
-
-
-def _map(work: Callable[[X], Y], items: Sequence[X]) -> list[Y]:
-    """`[work(item) for item in items]`, side by side where there are several."""
-    if len(items) == 1:
-        return [work(items[0])]
-    with ThreadPoolExecutor(MAX_OPENED_AT_ONCE) as pool:
-        return list(pool.map(work, items))
 
 
 def _opened_already(picture: bytes | Image.Image) -> Image.Image:
