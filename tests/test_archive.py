@@ -52,6 +52,13 @@ def test_the_description_passes_the_registrys_specification(description: dict[st
     assert comfy["includes"] == []
 
 
+@pytest.mark.parametrize("typed", ["DALL-E", "DALL·E", "OpenAIDalle2", "OpenAIDalle3"])
+def test_comfyui_manager_finds_the_package_by_what_people_type(description: dict[str, Any], typed: str) -> None:
+    # js/custom-nodes-manager.js of ComfyUI-Manager: it looks at title, author and description.
+    title, words = description["tool"]["comfy"]["DisplayName"], description["project"]["description"]
+    assert typed.lower() in f"{title} {words}".lower()
+
+
 def test_the_dependencies_are_those_of_requirements_txt(description: dict[str, Any]) -> None:
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert description["project"]["dependencies"] == [line for line in lines if line and not line.startswith("#")]
