@@ -154,16 +154,16 @@ class ImagesClient:
 
     def _answer(self, request: ImageRequest, reply: Reply) -> Answer:
         pictures = _pictures_in(reply.body)
+        if pictures and any(picture.b64_json or picture.url for picture in pictures):
+            return Answer(request, pictures, _credits(reply.headers))
+        self._raise_unless_whole(reply, charge=Charge.LIKELY)
         if pictures is None:
-            self._raise_unless_whole(reply, charge=Charge.LIKELY)
             raise self._unreadable(reply)
-        if not any(picture.b64_json or picture.url for picture in pictures):
-            raise UnusableAnswer(
-                "The server responded without an image that could be read. Run again.",
-                charge=Charge.LIKELY,
-                details=[self._id_line(reply)],
-            )
-        return Answer(request, pictures, _credits(reply.headers))
+        raise UnusableAnswer(
+            "The server responded without an image that could be read. Run again.",
+            charge=Charge.LIKELY,
+            details=[self._id_line(reply)],
+        )
 
     def _status_error(
         self, reply: Reply, rows: tuple[StatusCase, ...] | None = None, *, prompt: str = ""
@@ -179,7 +179,10 @@ class ImagesClient:
     def _raise_unless_whole(self, reply: Reply, *, charge: Charge) -> None:
         """Raise for a response that was not read to its end."""
         if reply.is_encoded:
-            problem = "The server sent a compressed response, which was not asked for. Configure it to send none."
+            problem = (
+                "The server, or something on the way to it, compressed the response in a way that cannot be read. "
+                "Configure it to send none, or look at the proxy and the virus scanner of this network."
+            )
         elif reply.is_too_large:
             problem = (
                 "The server sent a response that is too large to be read. Ask for fewer or smaller images at once."
@@ -192,18 +195,22 @@ class ImagesClient:
 
     def _unreadable(self, reply: Reply) -> UnusableAnswer:
         start = bytes(reply.body[: 2**16]).lstrip()
+        charge = Charge.LIKELY
         words = ErrorDetail.parse(start, self.hide).message if len(reply.body) <= 2**16 else ""
         if not start:
             what = f"nothing at all. {CHECK_THE_ADDRESS}."
+            charge = Charge.MAYBE
         elif start.startswith(b"<"):
             what = f"a web page instead of images. {CHECK_THE_ADDRESS} and the network."
+            charge = Charge.UNLIKELY
         elif words:
             what = "words instead of images."
+            charge = Charge.MAYBE
         else:
             what = "something that is not a list of images, or only a part of one. Run again later."
         said = f"The server said: {words}" if words else ""
         message = f"The server responded with {what}"
-        return UnusableAnswer(message, charge=Charge.LIKELY, details=[said, self._id_line(reply)])
+        return UnusableAnswer(message, charge=charge, details=[said, self._id_line(reply)])
 
     def _follow(self, url: str) -> bytes:
         """The image behind a URL, wherever that leads."""

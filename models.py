@@ -19,7 +19,11 @@ MAX_DETAIL_CHARACTERS = 400  # of a server's own words in our messages: enough f
 # Of a response. Its images need a few, and a prompt that is repeated with each has 32,000 characters at most; millions
 # of them would unfold to gigabytes of objects.
 MAX_COMMAS = 500_000
+MAX_ESCAPES = 100_000
 MAX_PICTURES = 1000  # of a response: each becomes an object, and a node asks for 8
+
+
+URL_SAFE_TO_PLAIN = bytes.maketrans(b"-_", b"+/")  # the two alphabets of base64 (RFC 4648)
 
 
 class Wire(BaseModel):
@@ -65,8 +69,8 @@ class ImagesResponse(Wire):
     def parse(cls, body: bytes | bytearray) -> ImagesResponse:
         """Read a response's JSON, decoding base64 while parsing.
 
-        Wrapped base64 and `data:` URLs, which that fast path does not know, take a second, lenient one. There a broken
-        image comes out empty, and does not cost the user the others.
+        What that fast path does not know takes a second, lenient one: wrapped base64, `data:` URLs, broken texts, a
+        body that breaks off. There a broken image comes out empty, and does not cost the user the others.
         Raises ValueError (pydantic's ValidationError is one) or RecursionError for anything else.
         """
         if body.count(b",") > MAX_COMMAS:
@@ -81,12 +85,22 @@ class ImagesResponse(Wire):
 
     @classmethod
     def _parse_leniently(cls, body: bytes | bytearray) -> ImagesResponse:
-        # Pydantic's parser: json.loads takes seconds for a long text with escapes, and stops every thread meanwhile.
-        answer = from_json(body, cache_strings=False)
+        answer = _loosely_read(body)
         items = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(items, list) or len(items) > MAX_PICTURES:
             raise ValueError("it has no list of images")
         return cls(data=tuple(_picture(item) for item in items if isinstance(item, dict)))
+
+
+def _loosely_read(body: bytes | bytearray) -> Any:
+    """The JSON of a body that may break off, or have a broken character in a text: half an emoji, a wrong byte."""
+    try:
+        return from_json(body, cache_strings=False, allow_partial=True)
+    except ValueError:
+        # json.loads takes seconds for a long text with escapes, and stops every thread meanwhile.
+        if body.count(b"\\") > MAX_ESCAPES:
+            raise
+        return json.loads(body.decode(json.detect_encoding(bytes(body[:4])), "replace"), strict=False)
 
 
 def _picture(item: dict[str, Any]) -> Picture:
@@ -99,16 +113,16 @@ def _picture(item: dict[str, Any]) -> Picture:
     if not encoded or not isinstance(encoded, str):
         return Picture(url=url)
     try:
-        # What precedes a comma is the head of a data: URL. `translate` drops white space without holding up other
-        # threads for long, as a regular expression would.
-        packed = encoded.rpartition(",")[2].encode("ascii").translate(None, b" \t\r\n")
-        return Picture(b64_json=base64.b64decode(packed, validate=True))
+        # What precedes a comma is the head of a data: URL. `translate` drops white space and padding without holding up
+        # other threads for long, as a regular expression would.
+        packed = encoded.rpartition(",")[2].encode("ascii").translate(URL_SAFE_TO_PLAIN, b" \t\r\n=")
+        return Picture(b64_json=base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True))
     except ValueError:  # binascii.Error is one, and UnicodeEncodeError
         return Picture(url=url)
 
 
 def _is_inline(url: object) -> bool:
-    return isinstance(url, str) and url.startswith("data:")
+    return isinstance(url, str) and url[:5].lower() == "data:"
 
 
 class ModelEntry(Wire):
@@ -170,6 +184,8 @@ def _words_of(answer: object) -> dict[str, str]:
     words = {"message": _as_text(message)}
     for name in ("type", "code", "param"):
         words[name] = _as_text(fields.get(name))
+    if isinstance(inner, str) and message is not inner and not words["code"]:
+        words["code"] = inner  # Comfy.org's short name of the problem
     return words
 
 

@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ T = TypeVar("T")
 CHUNK_BYTES = 2**16
 POOL_SIZE = 32  # connections kept per host: one node can have four responses of eight images each to fetch
 MAX_ERROR_BYTES = 64 * 2**10  # an error is read only as far as its first sentences
+
+ZLIB_OR_GZIP = zlib.MAX_WBITS + 32  # zlib finds out which of the two formats it is
 
 # The last is what `requests` raises for a SOCKS proxy when the library for it is missing.
 PROXY_ERRORS = (
@@ -75,8 +78,8 @@ class Request:
 class Reply:
     """A response that was read: of an error status, the first `MAX_ERROR_BYTES`; of a redirect, nothing.
 
-    `is_too_large`: the body goes on after `limit_bytes`. `is_encoded`: it is compressed, and was not read. `cut_off` is
-    the error that ended it before its time.
+    `is_too_large`: the body goes on after `limit_bytes`. `is_encoded`: it is compressed in a way that cannot be read.
+    `cut_off` is the error that ended it before its time.
     """
 
     status_code: int
@@ -193,11 +196,11 @@ class _Adapter(HTTPAdapter):
 
 
 class _Session(requests.Session):
-    """A session that leaves redirects alone, and never asks for a compressed body."""
+    """A session that leaves redirects alone, and asks for no compressed body."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Compressed images gain nothing, and a compressed body could unfold beyond any limit.
+        # Compressed images gain nothing.
         self.headers.update({"Accept-Encoding": "identity", "User-Agent": "openai-dalle"})
         for scheme in ("http://", "https://"):
             self.mount(scheme, _Adapter(pool_maxsize=POOL_SIZE))
@@ -275,19 +278,36 @@ def _read(response: requests.Response, in_flight: _InFlight) -> Reply:
     headers = {name.lower(): value for name, value in response.headers.items()}
     if response.is_redirect:
         return Reply(response.status_code, headers, bytearray(), location=headers["location"])
-    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+    unpack = _unpacker(headers.get("content-encoding", "").strip().lower())
+    if unpack is None:
         return Reply(response.status_code, headers, bytearray(), is_encoded=True)
     limit_bytes = in_flight.request.limit_bytes if 200 <= response.status_code < 300 else MAX_ERROR_BYTES
     body = bytearray()
     cut_off = None
+    is_encoded = False
     try:
         for piece in _pieces(response, in_flight):
-            body += piece
+            body += unpack(piece, limit_bytes + 1 - len(body))
             if len(body) > limit_bytes:
                 break
+    except zlib.error:
+        is_encoded = True
     except (HTTPError, OSError) as err:
         cut_off = _failure(_kind(err, in_flight), in_flight)
-    return Reply(response.status_code, headers, body, is_too_large=len(body) > limit_bytes, cut_off=cut_off)
+    is_too_large = len(body) > limit_bytes
+    return Reply(response.status_code, headers, body, None, is_too_large, is_encoded, cut_off)
+
+
+def _unpacker(encoding: str) -> Callable[[bytes, int], bytes] | None:
+    """What turns a piece of a body into at most so many bytes of its content; None for what cannot be unpacked.
+
+    No compression is asked for, and yet proxies and virus scanners add it.
+    """
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        return zlib.decompressobj(ZLIB_OR_GZIP).decompress
+    if any(name in encoding for name in ("br", "zstd", "compress", "gzip", "deflate")):
+        return None  # another one, or several
+    return lambda piece, room: piece  # some servers name a character set here
 
 
 def _pieces(response: requests.Response, in_flight: _InFlight) -> Iterator[bytes]:

@@ -40,6 +40,8 @@ def pictures(body: object) -> tuple[Picture, ...]:
         ({"b64_json": f"{ENCODED[:9]} \t\r{ENCODED[9:]}"}, Picture(b64_json=ALL_BYTES)),
         ({"b64_json": f"data:image/png;base64,{ENCODED}"}, Picture(b64_json=ALL_BYTES)),
         ({"url": f"data:image/png;base64,{ENCODED}"}, Picture(b64_json=ALL_BYTES)),
+        ({"url": f"DATA:image/png;base64,{ENCODED.rstrip('=')}"}, Picture(b64_json=ALL_BYTES)),
+        ({"b64_json": base64.urlsafe_b64encode(ALL_BYTES).decode().rstrip("=")}, Picture(b64_json=ALL_BYTES)),
         ({"url": "https://example.com/a,b.png"}, Picture(url="https://example.com/a,b.png")),
         ({"b64_json": "", "url": "/a.png"}, Picture(b64_json=b"", url="/a.png")),
         ({"b64_json": "%%%", "url": "/a.png"}, Picture(url="/a.png")),
@@ -54,6 +56,21 @@ def test_an_image_comes_in_many_wrappings(item: dict[str, Any], expected: Pictur
 def test_an_item_that_is_no_image_does_not_cost_the_others(item: object) -> None:
     found = [picture for picture in pictures({"data": [item, {"b64_json": ENCODED}]}) if picture != Picture()]
     assert found == [Picture(b64_json=ALL_BYTES)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"data": [{"b64_json": "%s", "revised_prompt": "half an emoji \ud83d"}]}',
+        b'{"data": [{"b64_json": "%s", "revised_prompt": "Z\xfcrich"}]}',
+        b'{"data": [{"b64_json": "%s\n", "revised_prompt": "a\nraw line"}]}',
+        b'\xef\xbb\xbf{"data": [{"b64_json": "%s"}]}',
+        b'{"data": [{"b64_json": "%s"}, {"b64_json": "iVBOR',
+    ],
+    ids=["half an emoji", "a byte of Latin-1", "raw line breaks", "a byte order mark", "broken off in the second"],
+)
+def test_an_image_that_is_there_is_not_lost_with_a_broken_rest(body: bytes) -> None:
+    assert pictures(body % ENCODED.encode())[0] == Picture(b64_json=ALL_BYTES)
 
 
 def test_millions_of_tiny_items_are_refused_before_they_unfold() -> None:
@@ -97,7 +114,7 @@ def test_the_repr_of_an_image_does_not_hold_its_bytes() -> None:
     [
         (b'{"error": {"message": "No.", "type": "t", "code": "c", "param": "p"}}', "No.", "c"),
         (b'{"error": {"message": "No.", "code": 400}}', "No.", "400"),
-        (b'{"error": "Forbidden", "message": "No."}', "No.", ""),
+        (b'{"error": "model_not_found", "message": "No."}', "No.", "model_not_found"),
         (b'{"error": "No."}', "No.", ""),
         (b'{"detail": "No."}', "No.", ""),
         (b'{"detail": [{"loc": ["body", "n"], "msg": "N\xc3\xb6.", "input": "x"}]}', "body.n: Nö.", ""),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import gzip
 import logging
 import socket
 import ssl
 import threading
 import time
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,9 @@ ENDLESS = {
         CHUNKED + b"3\r\nabc\r\n0\r\nX-Trailer: 1\r\n\r\n",
         http(b"abcdef", headers={"Content-Length": "3"}),
         http(b"abc", headers={"Content-Encoding": "identity"}),
+        http(b"abc", headers={"Content-Encoding": "utf-8"}),
+        http(gzip.compress(b"abc"), headers={"Content-Encoding": "gzip"}),
+        http(zlib.compress(b"abc"), headers={"Content-Encoding": "Deflate"}),
         http(b"abc", headers={"Content-Length": "junk"}),
         http(b"abc", headers={"Content-Length": "-5"}),
         http(b"abc", headers={"Content-Length": "\xb2"}),
@@ -196,8 +201,14 @@ def test_of_an_error_only_the_start_is_read() -> None:
     assert not reply.is_success
 
 
+def test_a_body_that_unpacks_to_gigabytes_is_read_as_far_as_the_limit() -> None:
+    with Loopback(answering(http(gzip.compress(bytes(64 * MIB)), headers={"Content-Encoding": "gzip"}))) as server:
+        reply = exchange(server.origin, limit=MIB)
+    assert (len(reply.body), reply.is_too_large) == (MIB + 1, True)
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, gzip"])
-def test_a_compressed_body_is_neither_asked_for_nor_read(encoding: str) -> None:
+def test_a_compressed_body_is_not_asked_for_and_refused_when_it_cannot_be_unpacked(encoding: str) -> None:
     with Loopback(answering(http(b"\x1f\x8b junk", headers={"Content-Encoding": encoding}))) as server:
         reply = exchange(server.origin)
     assert reply.is_encoded and not reply.body
