@@ -32,13 +32,13 @@ QUOTED_NAME = re.compile(r"""\s*(['"`])[^'"`]*\1""")
 
 
 class Charge(Enum):
-    """Whether a failed call cost money; the value is the sentence that says so."""
+    """Whether a failed call cost money, the worst case last; the value is the sentence that says so."""
 
+    PAID_BEFORE = ""  # a download: the images are paid for, and whoever catches the error says what becomes of them
     NO = "Nothing was charged."
     UNLIKELY = "It was most likely not charged."
     MAYBE = "You may have been charged: check the usage page of your account before you run again."
-    LIKELY = "It has probably been charged."
-    PAID_BEFORE = ""  # a download: the images are paid for, and whoever catches the error says what becomes of them
+    LIKELY = "This request has probably been charged."
 
 
 class Login(Enum):
@@ -52,17 +52,26 @@ class Login(Enum):
 class ImagesApiError(Exception):
     """Base of everything that goes wrong between this package and a server.
 
-    `charge` says whether money was spent, `is_transient` whether the same request may succeed later.
+    `charge` says whether money was spent, `is_transient` whether the same request may succeed later. Whoever knows more
+    may change `charge`, and set `note`, more sentences for the user.
     """
 
     def __init__(
         self, message: str, *, charge: Charge = Charge.NO, is_transient: bool = False, details: Iterable[str] = ()
     ) -> None:
         """`details` are lines that follow the message and the sentence about money."""
-        sentence = f"{message} {charge.value}".strip()
-        super().__init__("\n".join([sentence, *filter(None, details)]))
+        super().__init__(message)
         self.charge = charge
         self.is_transient = is_transient
+        self.note = ""
+        self._details = tuple(details)
+
+    def __str__(self) -> str:
+        sentences = " ".join(filter(None, [self._says(), self.note, self.charge.value]))
+        return "\n".join(filter(None, [sentences, *self._details]))
+
+    def _says(self) -> str:
+        return str(self.args[0])
 
 
 class ConnectionFailed(ImagesApiError):
@@ -89,8 +98,7 @@ class StatusError(ImagesApiError):
     """The server responded with an error status.
 
     `case` is the kind of problem, `detail` what the server said (cut short), `headers` those of `USEFUL_HEADERS` with
-    names in lower case. Whoever knows more may set `note`, one more sentence for the user, and `wait_s`, the seconds
-    that the server wants them to wait.
+    names in lower case. Whoever knows it may set `wait_s`, the seconds that the server wants the user to wait.
     """
 
     def __init__(
@@ -104,15 +112,20 @@ class StatusError(ImagesApiError):
     ) -> None:
         """`rows` is the table to look the case up in."""
         self._row = matching_case(status_code, detail, rows or STATUS_CASES)
-        super().__init__(self._row.says, charge=self._row.charge, is_transient=self._row.is_transient)
         self.headers: dict[str, str] = {}
         for name, value in (headers or {}).items():
             if name.lower() in USEFUL_HEADERS:
                 self.headers[name.lower()] = value
+        said = f"The server said: {detail.message}" if detail.message else ""
+        super().__init__(
+            self._row.says,
+            charge=self._row.charge,
+            is_transient=self._row.is_transient,
+            details=[said, request_id_line(self.headers)],
+        )
         self.status_code = status_code
         self.case = self._row.case
         self.detail = detail
-        self.note = ""
         self.wait_s: float | None = None
         self._login = login
 
@@ -122,19 +135,18 @@ class StatusError(ImagesApiError):
         return request_id_of(self.headers)
 
     def __str__(self) -> str:
+        says = self._says()
+        return says if says == ADD_CREDITS else super().__str__()  # the frontend knows that one only by itself
+
+    def _says(self) -> str:
         row = self._row
         says = row.says
         if self._login is Login.ACCOUNT:
             says = row.account_says or row.says
         if self._login is Login.NONE:
             says = row.keyless_says or row.says
-        if says == ADD_CREDITS:
-            return says  # the frontend knows this sentence only when nothing else stands beside it
         when = row.when if self.wait_s is None else f"in {duration(self.wait_s)}"
-        sentences = [says.format(status=self.status_code, when=when), self.note, row.charge.value]
-        said = f"The server said: {self.detail.message}" if self.detail.message else ""
-        lines = [" ".join(filter(None, sentences)), said, request_id_line(self.headers)]
-        return "\n".join(filter(None, lines))
+        return says.format(status=self.status_code, when=when)
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:
@@ -330,14 +342,23 @@ STATUS_CASES: tuple[StatusCase, ...] = (
         is_transient=True,
         when="in a minute",
     ),
-    # The server behind a gateway may have finished, and been paid: RFC 9110, section 15.6.5, about 504; LiteLLM's words
-    # for it; Cloudflare's numbers (520, 524).
+    # The server behind a gateway may have finished, and been paid: RFC 9110, section 15.6.5, about 504; Cloudflare's
+    # numbers (520, 524); the words of LiteLLM, one-api, Envoy, nginx and Go for it.
     StatusCase(Case.LOST, _LOST, statuses=_statuses(504, 520, 524), charge=Charge.MAYBE),
     StatusCase(
         Case.LOST,
         _LOST,
-        statuses=_statuses(408, 500, 502),
-        words=("apiconnectionerror", "litellm.timeout"),
+        statuses=_statuses(408, 500, 502, 503),
+        codes=frozenset({"do_request_failed"}),
+        words=(
+            "apiconnectionerror",
+            "do_request_failed",
+            "timeout",
+            "timed out",
+            "deadline exceeded",
+            "reset before headers",
+            "prematurely closed",
+        ),
         charge=Charge.MAYBE,
     ),
     StatusCase(

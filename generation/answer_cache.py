@@ -28,7 +28,7 @@ class CachedAnswer:
 
     `key` names the call. `user` is set when the call that uses the entry is cancelled; None while no call does.
     `downloads` are the images that were downloaded so far, by their index. `is_reused`: an earlier run paid for it.
-    `has_failed`: a run has already reported that images of it are missing.
+    `failed_runs`: how many runs have missed images of it.
     """
 
     key: str
@@ -36,7 +36,7 @@ class CachedAnswer:
     answer: Answer | None = None
     downloads: dict[int, bytes] = field(default_factory=dict)
     is_reused: bool = False
-    has_failed: bool = False
+    failed_runs: int = 0
     kept_since_s: float = 0.0
 
     @property

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -21,6 +20,7 @@ from ..backends import Backend
 from ..errors import CallCancelled, Charge, ImagesApiError, UnusableAnswer
 from ..image_codec import ImageError, decode_images, fit, open_image, opening, to_image
 from ..models import ImageRequest, Picture
+from ..net.addresses import PrivateAddress
 from .answer_cache import AnswerCache, CachedAnswer
 from .call_context import PREVIEW_SIDE_PX, CallContext
 from .fallback import Fallback, Job, ServerMemory
@@ -31,6 +31,7 @@ log = logging.getLogger("openai-dalle")
 
 MAX_CALLS_AT_ONCE = 4  # of one node: more would run into the rate limits of a new account
 MAX_DOWNLOADS_AT_ONCE = 8  # as many as one job can have
+MAX_FAILED_RUNS = 2  # after which images that are there no longer wait for those that are not
 POLL_S = 0.05  # how often a call looks for an answer that another one waits for
 
 
@@ -66,28 +67,37 @@ class Generator:
         self.call.group.expect(sum(job.asked.n for job in jobs))
         # All of them before anything is asked for: what is kept may not be dropped to make room for new answers.
         keys = map_threads(self._key, jobs, limit=MAX_CALLS_AT_ONCE)
-        paid = [self._paid_answer(key) for key in keys]
-        failed = threading.Event()
+        entries = [self._paid_answer(key) for key in keys]
+        errors: dict[int, BaseException] = {}
 
         def run_one(index: int) -> Result | None:
-            if failed.is_set() and paid[index] is None:
-                return None  # and no error, which could come before the one that tells what failed
+            entry = entries[index]
+            if entry is None:
+                if errors:
+                    return None  # and no error, which could come before the one that tells what failed
+                entry = entries[index] = self._reserved(keys[index])
             try:
-                return self._run_one(jobs[index], keys[index], paid[index])
+                return self._run_one(jobs[index], entry)
             except BaseException as err:
-                failed.set()
+                errors[index] = err
                 self._log_if_nobody_waits(err)
                 raise
 
-        results = map_threads(run_one, range(len(jobs)), limit=MAX_CALLS_AT_ONCE)
+        try:
+            results = map_threads(run_one, range(len(jobs)), limit=MAX_CALLS_AT_ONCE)
+        except ImagesApiError as err:
+            _tell_of_the_others(err, errors, entries)
+            raise
         if self.call.cancelled.is_set():
-            raise CallCancelled("Cancelled when the images were there.", charge=Charge.PAID_BEFORE)
+            raise CallCancelled("Cancelled after the images had arrived.", charge=Charge.PAID_BEFORE)
         return [result for result in results if result is not None]
 
-    def _run_one(self, job: Job, key: str, entry: CachedAnswer | None) -> Result:
-        if entry is None:
-            entry = self.cache.reserve(key, self.call.cancelled)
-            self.call.use(entry)
+    def _reserved(self, key: str) -> CachedAnswer:
+        entry = self.cache.reserve(key, self.call.cancelled)
+        self.call.use(entry)
+        return entry
+
+    def _run_one(self, job: Job, entry: CachedAnswer) -> Result:
         answer = entry.answer
         if answer is None:
             fallback = Fallback(self.client, self.backend, self.memory.of(self.backend))
@@ -103,11 +113,13 @@ class Generator:
         """What makes two calls the same: where they go, for which account, and what they ask. The seed is no part."""
         backend, asked = self.backend, job.asked
         edit = job.edit.digest if job.edit else None
-        parts = (backend.base_url, backend.account, backend.fixed_model, backend.quality, asked, edit)
+        quality = asked.quality or backend.quality
+        parts = (backend.base_url, backend.account, backend.fixed_model, quality, asked, edit)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def _paid_answer(self, key: str) -> CachedAnswer | None:
         """An answer to the same call that an earlier run left, or that a cancelled one is about to leave."""
+        is_waiting = False
         while True:
             is_coming = self.cache.is_coming(key)  # looked at first: `checkout` then finds what comes in between
             entry = self.cache.checkout(key, self.call.cancelled)
@@ -116,10 +128,12 @@ class Generator:
                 return entry
             if not is_coming:
                 return None
-            self.call.begin("Waiting for the images of the cancelled run")
+            if not is_waiting:
+                self.call.begin("Waiting for the images of the cancelled run")
+                is_waiting = True
             self.call.pause(POLL_S)
             if self.call.cancelled.is_set():
-                raise CallCancelled("Cancelled while it waited for the images of a cancelled run.")
+                raise CallCancelled("Cancelled while waiting for the images of a cancelled run.")
 
     def _fetch(self, job: Job, entry: CachedAnswer, answer: Answer) -> Tensor:
         """Download, decode and restore every image that is available."""
@@ -161,18 +175,14 @@ class Generator:
     def _handle_problems(
         self, entry: CachedAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]
     ) -> None:
-        """Raise if another run could still get the missing images; otherwise let the rest be delivered.
-
-        What may pass (no connection, a busy host) is left to the next run, however often. What may be the host's
-        mistake gets one more run. What cannot change is given up at once.
-        """
+        """Raise if another run could still get the missing images; otherwise let the rest be delivered."""
         for problem in problems.values():
             if isinstance(problem, CallCancelled):
                 raise problem
         problem = problems[min(problems)]
         missing, count = len(problems), len(pictures)
-        if self._is_worth_another_run(entry, pictures, problems):
-            entry.has_failed = True
+        entry.failed_runs += 1
+        if _is_worth_another_run(entry, pictures, problems):
             raise UnusableAnswer(
                 f"{problem}\nNot fetched yet: {missing} of {count}. Your paid answer is kept for an hour: run again, "
                 "and only what is missing is fetched. Nothing is charged a second time.",
@@ -186,18 +196,6 @@ class Generator:
             )
         log.warning("%d of %d images could not be fetched: %s", missing, count, problem)
 
-    def _is_worth_another_run(
-        self, entry: CachedAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]
-    ) -> bool:
-        for index, problem in problems.items():
-            if isinstance(problem, ImagesApiError) and problem.is_transient:
-                return True
-            is_inline = bool(pictures[index].b64_json)
-            is_final = isinstance(problem, UnusableAnswer)  # an address that is no good
-            if not is_inline and not is_final and not entry.has_failed:
-                return True
-        return False
-
     def _show_model(self, model: str | None) -> None:
         self.call.begin(f"Waiting for {self.client.hide(model or 'the server')}")
 
@@ -208,6 +206,42 @@ class Generator:
     def _log_if_nobody_waits(self, err: BaseException) -> None:
         if self.call.cancelled.is_set() and not isinstance(err, CallCancelled):
             log.warning("A cancelled call has ended without images: %s", err)
+
+
+def _is_worth_another_run(entry: CachedAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]) -> bool:
+    """Whether the next run could get what is missing, and is worth the wait for the images that are there.
+
+    Where all are missing and it may pass (no connection, a busy host), however often. Otherwise what is missing gets
+    `MAX_FAILED_RUNS` more runs, and what cannot change none.
+    """
+    may_come = False
+    for index, problem in problems.items():
+        if isinstance(problem, ImagesApiError) and problem.is_transient and len(problems) == len(pictures):
+            return True
+        is_bad_address = isinstance(problem, UnusableAnswer) and not isinstance(problem, PrivateAddress)
+        if not pictures[index].b64_json and not is_bad_address:
+            may_come = True
+    return may_come and entry.failed_runs <= MAX_FAILED_RUNS
+
+
+def _tell_of_the_others(
+    error: ImagesApiError, errors: Mapping[int, BaseException], entries: Sequence[CachedAnswer | None]
+) -> None:
+    """Add to the error of one image what became of the others of its batch, which it does not know."""
+    index = min(errors)
+    charges = [err.charge for err in errors.values() if isinstance(err, ImagesApiError)]
+    error.charge = max(charges, key=list(Charge).index)
+    kept = 0
+    for place, entry in enumerate(entries):
+        if place != index and entry is not None and entry.answer is not None:
+            kept += 1
+    if kept:
+        error.note = (
+            f"{error.note} This is about image {index + 1} of {len(entries)}; {kept} others are paid for and kept for "
+            "an hour, and are not charged again if the prompt stays the same."
+        ).strip()
+        if error.charge is Charge.NO:
+            error.charge = Charge.PAID_BEFORE
 
 
 def as_batch(results: Sequence[Result]) -> Tensor:

@@ -21,14 +21,17 @@ _EMBEDDING = tuple(ipaddress.IPv6Network(network) for network in ("64:ff9b::/96"
 _UNICAST = ipaddress.IPv6Network("2000::/3")  # all that has been given out so far (RFC 4291)
 _DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637, which older Pythons do not know
 
+# What Clash, sing-box and Surge answer for every name ("fake IP"): connections to it go through their tunnel.
+_FAKE_IP = ipaddress.IPv4Network("198.18.0.0/15")
+
 
 class PrivateAddress(UnusableAnswer):
     """A host that has to be public has an address inside a private network."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The image's address leads into a private network, which is refused. Configure the server to respond with "
-            "base64 (b64_json) instead of addresses.",
+            "The image's address leads into a private network, which is refused. Look at this computer's VPN or proxy, "
+            "or configure the server to respond with base64 (b64_json) instead of addresses.",
             charge=Charge.PAID_BEFORE,
         )
 
@@ -44,6 +47,10 @@ def is_public(address: str) -> bool:
     if isinstance(ip, ipaddress.IPv6Address) and (ip not in _UNICAST or ip in _DOCUMENTATION):
         return False
     return ip.is_global and not ip.is_multicast
+
+
+def _is_fake(address: str) -> bool:
+    return ":" not in address and ipaddress.IPv4Address(address) in _FAKE_IP
 
 
 def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
@@ -87,7 +94,7 @@ def joined(base: str, url: str, hide: Callable[[str], str] = str) -> str:
 
 
 def refuse_private(address: str, hide: Callable[[str], str] = str) -> None:
-    """Raise UnusableAnswer unless an address is https on a host whose every IP address is public.
+    """Raise UnusableAnswer unless an address is https on a host whose every IP address is public, or a tunnel's fake.
 
     A name that resolves to something else a moment later (DNS rebinding) fails at TLS: a private host has no
     certificate for the public name.
@@ -99,8 +106,10 @@ def refuse_private(address: str, hide: Callable[[str], str] = str) -> None:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return  # a proxy may know the name; without one, the request itself fails
-    if not all(is_public(str(info[4][0])) for info in found):
-        raise PrivateAddress
+    for info in found:
+        ip = str(info[4][0])
+        if not is_public(ip) and not _is_fake(ip):
+            raise PrivateAddress
 
 
 def unfetchable_url_message(url: str, hide: Callable[[str], str] = str) -> str:

@@ -67,8 +67,10 @@ def test_a_name_with_any_private_address_is_refused(addresses: tuple[str], monke
         refuse_private("https://pictures.example.com/a.png")
 
 
-def test_a_name_with_public_addresses_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", resolving_to("8.8.8.8", "2001:4860:4860::8888"))
+# The second as Clash and its like answer for any name.
+@pytest.mark.parametrize("addresses", [("8.8.8.8", "2001:4860:4860::8888"), ("198.18.0.5",)])
+def test_a_name_with_public_addresses_is_not(addresses: tuple[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", resolving_to(*addresses))
     refuse_private("https://pictures.example.com/a.png")
 
 

@@ -80,10 +80,10 @@ ANSWER_LOST = [
     Row("endless_body", UnusableAnswer, "too large to be read", Charge.LIKELY, paid=1),
 ]
 ANSWER_SPOILT = [
-    Row("html", UnusableAnswer, "a web page instead of images", Charge.LIKELY),
+    Row("html", UnusableAnswer, "a web page instead of images", Charge.UNLIKELY),
     Row("empty", UnusableAnswer, "without an image", Charge.LIKELY),
     Row("wrong_shape", UnusableAnswer, "not a list of images", Charge.LIKELY, paid=1),
-    Row("truncated_json", UnusableAnswer, "only a part of one", Charge.LIKELY, paid=1),
+    Row("truncated_json", UnusableAnswer, "without an image that could be read", Charge.LIKELY, paid=1),
     Row("invalid_base64", UnusableAnswer, "without an image that could be read", Charge.LIKELY, paid=1),
     Row("not_an_image", UnusableAnswer, WILL_BE_CHARGED, Charge.LIKELY, paid=1),
     Row("svg_bomb", UnusableAnswer, WILL_BE_CHARGED, Charge.LIKELY, paid=1),

@@ -34,6 +34,7 @@ from dalle2.models import ImageRequest, Picture
 from dalle2.nodes import DalleNode, OpenAIDalle2
 from development.emulator import Emulator, Fault, RequestRecord
 from tests.loopback import (
+    LONG_S,
     Loopback,
     Node,
     QuickCall,
@@ -162,14 +163,15 @@ def test_the_next_run_downloads_what_is_missing_and_nothing_else(emulator: Emula
     assert "paid for before" not in node.text
 
 
-@pytest.mark.parametrize("fault", ["missing_picture", "expired_picture", "not_an_image", "svg_bomb", "huge_png"])
-def test_what_fails_twice_is_given_up_and_the_rest_delivered(
+@pytest.mark.parametrize("fault", ["missing_picture", "not_an_image", "svg_bomb", "huge_png"])
+def test_what_fails_three_times_is_given_up_and_the_rest_delivered(
     fault: str, emulator: Emulator, node: Node, cache: WatchedCache
 ) -> None:
     emulator.result = "url"
-    emulator.fail(Fault(fault, "pictures"))
-    with pytest.raises(UnusableAnswer, match="Not fetched yet: 1 of 3"):
-        node.draw(n=3)
+    for _ in range(2):
+        emulator.fail(Fault(fault, "pictures"))
+        with pytest.raises(UnusableAnswer, match="Not fetched yet: 1 of 3"):
+            node.draw(n=3)
     emulator.fail(Fault(fault, "pictures"))
     assert node.draw(n=3).shape[0] == 2
     assert node.text.startswith("2 of 3 pictures")
@@ -187,6 +189,18 @@ def test_what_may_pass_is_kept_as_long_as_it_takes(fault: str, emulator: Emulato
             node.draw()
     assert node.draw().shape[0] == 1
     assert (len(emulator.posts), emulator.paid_pictures, len(downloads(emulator))) == (1, 1, 10)
+
+
+def test_a_host_that_is_never_found_holds_the_other_images_up_for_two_runs(node: Node) -> None:
+    body = {"data": [encoded(png()), {"url": "https://name.invalid/a.png"}]}
+    with Loopback(answering(http(body))) as server:
+        node.use(server.origin)
+        for _ in range(2):
+            with pytest.raises(UnusableAnswer, match="Not fetched yet: 1 of 2"):
+                node.draw(n=2)
+        assert node.draw(n=2).shape[0] == 1
+        assert len(server.requests) == 1
+    assert node.text.startswith("1 of 2 pictures")
 
 
 def test_a_broken_image_among_good_ones_does_not_hold_them_up(node: Node, caplog: pytest.LogCaptureFixture) -> None:
@@ -241,9 +255,11 @@ def test_only_the_same_call_gets_what_was_kept(
 def test_after_a_failure_nothing_new_is_asked_for_and_what_came_is_reused(emulator: Emulator, node: Node) -> None:
     emulator.delay_s = 0.4
     emulator.fail(Fault("moderation", "edits", delay_s=0.15))  # when all four are out, and before one of them is back
-    with pytest.raises(StatusError, match="content moderation"):
+    with pytest.raises(StatusError, match=r"content moderation.* This is about image [1-4] of 8") as caught:
         node.draw(**batch(8))
     assert (len(emulator.posts), emulator.paid_pictures) == (4, 3)
+    assert "; 3 others are paid for and kept for an hour" in str(caught.value)
+    assert Charge.NO.value not in str(caught.value)
     emulator.delay_s = 0.0
     assert node.draw(**batch(8)).shape[0] == 8
     assert (len(emulator.posts), emulator.paid_pictures) == (9, 8)
@@ -424,17 +440,18 @@ def test_a_call_that_ends_when_its_images_are_there_leaves_them_to_the_next(
     assert client.prompts == ["a"]
 
 
-def test_an_image_s_host_with_a_bad_certificate_gets_one_more_run(cache: WatchedCache) -> None:
+def test_an_image_s_host_with_a_bad_certificate_gets_two_more_runs(cache: WatchedCache) -> None:
     def fail(url: str) -> bytes:
         raise connection_error(Connection.TLS, "images.example", sent=False, billed=False)
 
     client = Client(lambda prompt: "https://images.example/a.png", fail)
-    with pytest.raises(UnusableAnswer, match=r"secure connection to images\.example failed") as caught:
-        run(client, cache)
-    assert KEPT in str(caught.value)
+    for _ in range(2):
+        with pytest.raises(UnusableAnswer, match=r"secure connection to images\.example failed") as caught:
+            run(client, cache)
+        assert KEPT in str(caught.value)
     with pytest.raises(UnusableAnswer, match="Running again asks for new images"):
         run(client, cache)
-    assert (client.prompts, len(client.fetched)) == (["a"], 2)
+    assert (client.prompts, len(client.fetched)) == (["a"], 3)
 
 
 def test_an_address_that_is_no_good_is_given_up_at_once(cache: WatchedCache) -> None:
@@ -446,6 +463,18 @@ def test_an_address_that_is_no_good_is_given_up_at_once(cache: WatchedCache) -> 
         run(client, cache)
     run(Client(), cache)
     assert len(client.fetched) == 1
+
+
+def test_of_two_failed_images_the_more_expensive_failure_counts(cache: WatchedCache) -> None:
+    both = threading.Barrier(2)
+
+    def fail(prompt: str) -> bytes:
+        both.wait(LONG_S)
+        charge = Charge.MAYBE if prompt == "b" else Charge.NO
+        raise UnusableAnswer(f"no {prompt}.", charge=charge)
+
+    with pytest.raises(UnusableAnswer, match=r"no a\. You may have been charged"):
+        run(Client(fail), cache, "ab")
 
 
 def test_all_that_is_kept_is_taken_before_anything_is_asked_for(

@@ -33,7 +33,7 @@ STATUSES: Final[Mapping[str, Refusal]] = {
     "route_missing": Refusal(404, "", text="404 page not found"),
     "missing_picture": Refusal(404, "No such picture."),
     "expired_picture": Refusal(403, "The signature of this URL has expired."),
-    "timeout_status": Refusal(408, "Request timed out."),
+    "timeout_status": Refusal(408, "The request did not arrive in time."),
     "conflict": Refusal(409, "The resource is locked by another request."),
     "too_large": Refusal(413, "Maximum content size limit exceeded."),
     "rate_limit": Refusal(429, "Rate limit reached for images.", code="rate_limit_exceeded"),
