@@ -176,12 +176,17 @@ def _account_backend(settings: Settings, account: Account, *, comfy_api_base: st
 
 
 def _key_backend(settings: Settings) -> Backend:
-    base_url = (settings.openai_base_url or OPENAI_URL).rstrip("/")
+    base_url = settings.openai_base_url or OPENAI_URL
     host = server_host(settings)
     is_openai = is_openai_host(host)
     if is_openai and not settings.openai_api_key:
         raise SettingsError(NO_KEY)
     is_azure = host.endswith(AZURE_DOMAINS)
+    if (is_openai or is_azure) and not base_url.startswith("https://"):
+        raise SettingsError(
+            f"The setting OPENAI_BASE_URL cannot be used: for {host} it must begin with https, to protect the key. "
+            f"{Charge.NO.value}"
+        )
     if settings.openai_api_version is not None and not is_openai:
         is_azure = True  # the variable is Azure's own; whoever has it for another program may still use OpenAI here
     headers = _key_headers(settings, is_azure=is_azure)
@@ -201,7 +206,7 @@ def is_openai_host(host: str) -> bool:
 
 def known_prices(settings: Settings) -> Mapping[str, float]:
     """US dollars for one 1024x1024 image, by gpt-image's quality; empty where nobody knows what these settings cost."""
-    is_usual_model = settings.dalle2_model.lower() in ("", "auto", GPT_IMAGE_MODELS[0])
+    is_usual_model = settings.dalle2_model.lower() in ("auto", GPT_IMAGE_MODELS[0])
     is_usual_server = settings.backend == "comfy" or is_openai_host(server_host(settings))
     return PRICES_USD if is_usual_model and is_usual_server else {}
 
@@ -215,14 +220,13 @@ def _backend(
     params: Mapping[str, str] | None = None,
     hosted: bool,
 ) -> Backend:
-    is_fixed = settings.dalle2_model.lower() not in ("", "auto")
     return Backend(
         name=settings.backend,
         base_url=base_url,
         headers=headers,
         account=sha256(owner.encode()).hexdigest(),
         params=params or {},
-        fixed_model=settings.dalle2_model if is_fixed else None,
+        fixed_model=None if settings.dalle2_model == "auto" else settings.dalle2_model,
         quality=settings.dalle2_quality,
         timeouts_s=(settings.dalle2_connect_timeout_s, settings.dalle2_read_timeout_s),
         hosted=hosted,

@@ -76,8 +76,7 @@ def show(request: PageRequest, files: SettingsFiles) -> JsonAnswer:
         problem = NO_FOLDER
     state = {"package": PACKAGE, "cancelled": CANCELLED, "read_only": problem}
     try:
-        sources = settings_by_source(files)
-        state["fields"] = {name: _field(name, sources) for name in FIELDS}
+        state["fields"] = _fields(files)
         settings = read_settings(files)
     except SettingsError as err:
         return 200, {"fields": {}, **state, "pays": "", "prices": {}, "problem": str(err)}
@@ -182,6 +181,14 @@ def _is_loopback(address: str) -> bool:
     return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
 
 
+def _fields(files: SettingsFiles) -> dict[str, dict[str, Any]]:
+    try:
+        sources = settings_by_source(files)
+    except SettingsError:
+        sources = settings_by_source(SettingsFiles(files.env))  # the page's own file is damaged: it can replace it
+    return {name: _field(name, sources) for name in FIELDS}
+
+
 def _field(name: str, sources: list[tuple[str, Values]]) -> dict[str, Any]:
     """One setting as the page shows it: its value, where that came from, and whether the page may change it."""
     came_from, value = "", None
@@ -221,6 +228,8 @@ def _changes(body: bytes) -> dict[str, str]:
         raise SettingsError(f"The settings page cannot set {', '.join(sorted(unknown))[:80]}.")
     for name, value in values.items():
         values[name] = value.strip()
+    if ADDRESS in values:
+        values[ADDRESS] = values[ADDRESS].rstrip("/")  # as `Settings` has it: the same server keeps its key
     if values.get(KEY) and ADDRESS not in values:
         raise SettingsError(KEY_ALONE)
     return values

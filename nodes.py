@@ -84,6 +84,8 @@ class DalleNode:
     runner: ClassVar[comfyui.NodeRunner] = comfyui.NodeRunner(cache)
     settings_files: ClassVar[SettingsFiles] = _settings_files()
 
+    FOLLOWS_QUALITY_SETTING: ClassVar[bool] = True  # not where the node has an input for it
+
     # Turns the inputs of a node into jobs. Raises ValueError for inputs that cannot work.
     jobs: ClassVar[Callable[..., list[Job]]]
 
@@ -109,7 +111,8 @@ class DalleNode:
             settings = cls.settings()
         except SettingsError:
             return ""
-        chosen = (settings.backend, settings.openai_base_url, settings.dalle2_model, settings.dalle2_quality)
+        quality = settings.dalle2_quality if cls.FOLLOWS_QUALITY_SETTING else None
+        chosen = (settings.backend, settings.openai_base_url, settings.dalle2_model, quality)
         return hashlib.sha256(repr(chosen).encode()).hexdigest()
 
     async def run(
@@ -236,6 +239,8 @@ class OpenAIDalle2(DalleNode):
 
 class OpenAIDalle3(DalleNode):
     """Makes one image from a prompt, as OpenAI's DALL·E 3 did."""
+
+    FOLLOWS_QUALITY_SETTING = False
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:

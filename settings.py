@@ -64,6 +64,8 @@ class Settings(BaseModel):
     @classmethod
     def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
         text = key.get_secret_value().strip() if key else ""
+        if text.startswith("comfyui-"):
+            raise ValueError("it is the key of a Comfy.org account. Take it away, and sign in with it instead")
         if not fits_a_header(text):
             raise ValueError("it has characters that no key has. Paste it again, without quotation marks or spaces")
         return SecretStr(text) if text else None
@@ -83,7 +85,12 @@ class Settings(BaseModel):
                 "it is not the address of a server, which looks like https://example.com/v1 or "
                 "http://127.0.0.1:8080/v1, without a user name, a password or a question mark"
             )
-        return url
+        return url.rstrip("/") if url else url
+
+    @field_validator("dalle2_model")
+    @classmethod
+    def _is_a_model(cls, name: str) -> str:
+        return "auto" if name.lower() in ("", "auto") else name
 
     @property
     def backend(self) -> Literal["comfy", "openai"]:

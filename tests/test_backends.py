@@ -116,6 +116,11 @@ def test_openai_without_a_key_says_where_to_put_one() -> None:
     assert SIGN_IN not in text
 
 
+@pytest.mark.parametrize("address", ["http://api.openai.com/v1", "http://me.openai.azure.com/openai/v1"])
+def test_a_key_for_openai_or_azure_never_goes_out_in_the_clear(address: str) -> None:
+    assert "must begin with https" in complaint(OPENAI_API_KEY="sk-secret", OPENAI_BASE_URL=address)
+
+
 @pytest.mark.parametrize("account", [("secret\nb", None), (None, "comfyui-secret-ü")])
 def test_a_damaged_login_is_reported_and_not_repeated(account: tuple[str | None, str | None]) -> None:
     assert "log out and in again" in complaint(*account)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from dalle2.errors import Charge
 from dalle2.generation.inpainting import MAX_FILE_BYTES, MAX_SENT_SIDE_PX, MIN_SIDE_PX, NEEDS_BOTH, Edit, edits_of
 from tests.pictures import as_bytes, loaded, noise, picture, pixels_of
 
@@ -261,7 +263,7 @@ def test_an_image_of_just_the_least_size_will_do(height: int, width: int) -> Non
 
 EMPTY = r"Open in MaskEditor.*Nothing was charged"
 IMAGE, MASK = torch.zeros(1, 100, 80, 3), torch.ones(1, 100, 80)
-REFUSED: dict[str, tuple[Tensor | None, Tensor | None, str]] = {
+REFUSED: dict[str, tuple[Any, Tensor | None, str]] = {
     "no mask": (IMAGE, None, NEEDS_BOTH),
     "no image": (None, MASK, NEEDS_BOTH),
     "an empty mask as LoadImage gives it": (IMAGE, torch.zeros(1, 64, 64), EMPTY),
@@ -285,6 +287,7 @@ REFUSED: dict[str, tuple[Tensor | None, Tensor | None, str]] = {
     "an image without channels": (torch.zeros(100, 80), MASK, r"\[100, 80\]"),
     "a video": (torch.zeros(1, 1, 32, 32, 3), torch.ones(1, 32, 32), r"\[1, 1, 32, 32, 3\]"),
     "a mask with channels": (IMAGE, torch.ones(1, 100, 80, 1), r"\[1, 100, 80, 1\]"),
+    "a dictionary": ({"samples": IMAGE}, MASK, r"a dict; it must be a tensor"),
     "five channels": (torch.zeros(1, 100, 80, 5), MASK, "3 or 4 channels"),
     "bytes": (IMAGE.to(torch.uint8), MASK, "torch.uint8"),
     "an image with NaN": (IMAGE + torch.nan, MASK, "NaN"),
@@ -295,8 +298,9 @@ REFUSED: dict[str, tuple[Tensor | None, Tensor | None, str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_edited_is_refused_with_the_reason(name: str) -> None:
     image, mask, message = REFUSED[name]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         edits_of(image, mask, 256)
+    assert Charge.NO.value in str(caught.value) or str(caught.value) == NEEDS_BOTH
 
 
 def test_inputs_are_not_written_to() -> None:

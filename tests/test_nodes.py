@@ -152,6 +152,12 @@ def test_the_node_runs_again_when_what_is_set_has_changed(monkeypatch: pytest.Mo
         monkeypatch.setenv(variable, value)
         names.append(OpenAIDalle2.IS_CHANGED(prompt="x"))
     assert len(set(names)) == len(names)
+    before = OpenAIDalle3.IS_CHANGED()
+    monkeypatch.setenv("DALLE2_QUALITY", "medium")  # that node has an input for it
+    assert OpenAIDalle3.IS_CHANGED() == before
+    monkeypatch.setenv("DALLE2_QUALITY", "high")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1/")  # the same address
+    assert OpenAIDalle2.IS_CHANGED() == names[-1]
     monkeypatch.setenv("OPENAI_API_KEY", "sk-another")  # so that it never holds the key
     assert OpenAIDalle2.IS_CHANGED(prompt="y") == names[-1]
     monkeypatch.setenv("DALLE2_QUALITY", "nonsense")

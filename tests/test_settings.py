@@ -140,6 +140,7 @@ def test_a_broken_file_of_the_editor_is_reported(broken: str, files: SettingsFil
         ("OPENAI_API_KEY", '"sk-secret"', "without quotation marks or spaces"),
         ("OPENAI_API_KEY", "sk-secret-café", "characters that no key has"),
         ("OPENAI_API_KEY", "sk-secret\nmore", "characters that no key has"),
+        ("OPENAI_API_KEY", "comfyui-secret", "sign in with it instead"),
         ("OPENAI_ORG_ID", "org\nsecret", "no such id"),
         ("OPENAI_PROJECT_ID", "my sécret project", "no such id"),
         ("OPENAI_BASE_URL", "sk-secret", ADDRESS),

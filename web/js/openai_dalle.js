@@ -219,7 +219,8 @@ function followRuns() {
     if (isOurs(nodeOf(nodeId))) running.add(String(nodeId))
   })
   api.addEventListener("executed", ({ detail: { node, output } }) => {
-    const text = output?.openai_dalle?.[0]
+    // A list as input makes several lines: the one that was written last counts the most pictures.
+    const [text] = [...(output?.openai_dalle ?? [])].sort((a, b) => parseInt(b) - parseInt(a))
     if (text) lines.set(String(node), { text, of: workflow() })
     running.delete(String(node))
   })
