@@ -45,10 +45,6 @@ NO_ACCOUNT = (
 NO_KEY = f"OpenAI needs a key: {HOW_TO_SET_A_KEY}. {Charge.NO.value}"
 
 
-class PromptTooLong(ValueError):
-    """A prompt of more characters than a model takes."""
-
-
 # The name of the mask's part where it is not `mask`, by the `owned_by` in a server's list of models.
 MASK_FIELDS: Mapping[str, str] = {"vllm": "mask_image", "vllm-omni": "mask_image"}
 
@@ -119,14 +115,8 @@ class Backend:
         return GPT_IMAGE if self.hosted or "gpt-image" in name else ANY_MODEL
 
     def request(self, model: str | None, asked: DalleRequest) -> ImageRequest:
-        """The request for `model`, in its dialect. Raises PromptTooLong."""
+        """The request for `model`, in its dialect."""
         dialect = self.dialect(model)
-        limit = dialect.max_prompt_characters
-        if limit is not None and len(asked.prompt) > limit:
-            raise PromptTooLong(
-                f"The prompt has {len(asked.prompt)} characters, and {model} takes up to {limit}. Shorten it, or set "
-                f"DALLE2_MODEL to another model that the server has. {Charge.NO.value}"
-            )
         size = asked.size if not dialect.sizes or asked.size in dialect.sizes else SQUARE
         request = ImageRequest(prompt=asked.prompt, model=model, n=asked.n, size=f"{size[0]}x{size[1]}")
         return request.model_copy(update=self._optional_fields(dialect, asked))
@@ -234,16 +224,12 @@ def _backend(
 
 
 def _account_headers(account: Account) -> dict[str, str]:
-    for secret in (account.token, account.api_key):
-        if secret and not fits_a_header(secret):
-            raise SettingsError(
-                f"The login of the Comfy.org account is damaged: log out and in again. {Charge.NO.value}"
-            )
-    if account.token:
-        return {"Authorization": f"Bearer {account.token}"}
-    if account.api_key:
-        return {"X-API-KEY": account.api_key}
-    raise SettingsError(NO_ACCOUNT)
+    secret = account.token or account.api_key
+    if not secret:
+        raise SettingsError(NO_ACCOUNT)
+    if not fits_a_header(secret):
+        raise SettingsError(f"The login of the Comfy.org account is damaged: log out and in again. {Charge.NO.value}")
+    return {"Authorization": f"Bearer {secret}"} if account.token else {"X-API-KEY": secret}
 
 
 def _owner(token: str) -> str:

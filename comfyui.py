@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +17,7 @@ from typing import Any, TypeVar
 from .errors import ImagesApiError
 from .generation.answer_cache import AnswerCache
 from .generation.call_context import CallContext, CallGroup
+from .generation.threads import start_thread
 
 log = logging.getLogger("openai-dalle")
 
@@ -58,33 +57,42 @@ class NodeRunner:
         pool, asyncio would wait at the end of the prompt. Nothing is raised before the first await: ComfyUI would
         publish every input with it.
         """
-        loop = asyncio.get_running_loop()
-        key = (loop, node_id)  # ComfyUI runs each prompt in a loop of its own
+        key = (asyncio.get_running_loop(), node_id)  # ComfyUI runs each prompt in a loop of its own
         group = self._groups.setdefault(key, CallGroup())
         group.join()
         context = CallContext(self._cache, group)
-        display = _Display(node_id)
-        outcome: asyncio.Future[T] = loop.create_future()
         delivered = False
         try:
-            _start(call, context, loop, outcome)
             await asyncio.sleep(0)
-            while not outcome.done():
-                await asyncio.wait({outcome}, timeout=POLL_S)
-                if _is_interrupted():  # before a step is shown: ComfyUI's progress bar would clear the flag
-                    display.text(CANCELLED)
-                    raise _module("comfy.model_management").InterruptProcessingException
-                display.show(context)
-            result = outcome.result()
+            result = await _result(call, context, _Display(node_id))
             delivered = True
             return result
         except (ImagesApiError, ValueError) as err:
             # ComfyUI shows the class with its module, which for a custom node is a path on the user's disk.
             raise (ValueError if isinstance(err, ValueError) else RuntimeError)(str(err)) from err
         finally:
-            outcome.cancel()  # an error that comes later is of no interest: asyncio would log it as a mistake
             if group.leave(context, delivered=delivered):
                 del self._groups[key]
+
+
+async def _result(call: Callable[[CallContext], T], context: CallContext, display: _Display) -> T:
+    def work() -> T:
+        try:
+            return call(context)
+        finally:
+            context.finish()
+
+    outcome = asyncio.wrap_future(start_thread(work, "openai-dalle"))
+    try:
+        while not outcome.done():
+            await asyncio.wait({outcome}, timeout=POLL_S)
+            if _is_interrupted():  # before a step is shown: ComfyUI's progress bar would clear the flag
+                display.text(CANCELLED)
+                raise _module("comfy.model_management").InterruptProcessingException
+            display.show(context)
+        return outcome.result()
+    finally:
+        outcome.cancel()  # an error that comes later is of no interest: asyncio would log it as a mistake
 
 
 class _Display:
@@ -105,38 +113,6 @@ class _Display:
         if self._node_id and line != self._shown and hasattr(server, "send_progress_text"):
             self._shown = line
             server.send_progress_text(line, self._node_id)
-
-
-def _start(
-    call: Callable[[CallContext], T],
-    context: CallContext,
-    loop: asyncio.AbstractEventLoop,
-    outcome: asyncio.Future[T],
-) -> None:
-    def settle(result: Any, error: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result)
-
-    def work() -> None:
-        result: Any = None
-        error: BaseException | None = None
-        try:
-            result = call(context)
-        except BaseException as err:
-            error = err
-        context.finish()
-        with suppress(RuntimeError):  # the prompt has ended, and its loop with it
-            loop.call_soon_threadsafe(settle, result, error)
-
-    try:
-        threading.Thread(target=work, name="openai-dalle", daemon=True).start()
-    except RuntimeError as err:  # there are too many threads
-        context.finish()
-        outcome.set_exception(err)
 
 
 def comfy_api_base() -> str:

@@ -139,7 +139,7 @@ def refusal(request: PageRequest) -> JsonAnswer | None:
 
 
 def is_at_this_computer(request: PageRequest) -> bool:
-    """Whether the browser runs here. Through a proxy nobody knows; another name may be anybody's website."""
+    """Whether the browser runs here. Behind a proxy nobody can tell; another host name may be anybody's website."""
     host = _parsed("//" + request.headers.get("host", "")).hostname or ""
     is_direct = request.headers.keys().isdisjoint(FORWARDED_BY_PROXY)
     return is_direct and _is_loopback(request.remote) and (host == "localhost" or _is_loopback(host))
@@ -223,7 +223,7 @@ def _changes(body: bytes) -> dict[str, str]:
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-        raise SettingsError("The settings must be one JSON object of texts.")
+        raise SettingsError("The settings must be one JSON object of strings.")
     if unknown := values.keys() - set(FIELDS):
         raise SettingsError(f"The settings page cannot set {', '.join(sorted(unknown))[:80]}.")
     for name, value in values.items():
@@ -240,7 +240,7 @@ def _raise_for_fixed(values: Values, files: SettingsFiles) -> None:
     for name in values:
         if _field(name, sources)["fixed"]:
             raise SettingsError(
-                f"{name.upper()} cannot be changed here: the environment or the file .env counts first."
+                f"{name.upper()} cannot be changed here: the environment or the file .env takes precedence."
             )
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -199,14 +199,14 @@ class StatusCase:
     """One row: which responses it covers and what it tells the user.
 
     A row covers the `statuses` it names (none: any status). Where it names `codes` or `words`, one of the codes must be
-    the response's code or type, or one of the words must stand in its message (all in lower case). `account_says` is
-    for a Comfy.org account, where the frontend has a dialog for it, `keyless_says` for a request without a key. `when`
-    fills `{when}` in `says` unless the server said how long to wait.
+    the response's code or type, or one of both must stand in its message (all in lower case). `account_says` is for a
+    Comfy.org account, where the frontend has a dialog for it, `keyless_says` for a request without a key. `when` fills
+    `{when}` in `says` unless the server said how long to wait.
     """
 
     case: Case
     says: str
-    statuses: frozenset[int] = frozenset()
+    statuses: Collection[int] = ()
     codes: frozenset[str] = frozenset()
     words: tuple[str, ...] = ()
     is_transient: bool = False
@@ -221,16 +221,8 @@ class StatusCase:
 
     def covers_text(self, text: str) -> bool:
         """Whether these lower-case words of a server belong to the row."""
-        if self.words:
-            return any(word in text for word in self.words)
-        return not self.codes
-
-
-def _statuses(*codes: int | range) -> frozenset[int]:
-    found: set[int] = set()
-    for code in codes:
-        found.update([code] if isinstance(code, int) else code)
-    return frozenset(found)
+        words = self.codes.union(self.words)
+        return not words or any(word in text for word in words)
 
 
 _NO_SUCH_MODEL = (
@@ -253,14 +245,14 @@ STATUS_CASES: tuple[StatusCase, ...] = (
         "Your request was flagged by our content moderation system: the server refused this prompt or image. Change "
         "the wording or the image and run again.",
         codes=frozenset({"moderation_blocked", "content_policy_violation", "contentfilter", "content_filter"}),
-        words=("moderation_blocked", "content_policy_violation", "contentfilter", "content_filter", "safety system"),
+        words=("safety system",),
     ),
     StatusCase(
         Case.QUOTA,
         "The account behind this key is out of credit. Add credit on the billing page of the account, or use another "
         "key in OPENAI_API_KEY.",
         codes=frozenset({"insufficient_quota"}),
-        words=("insufficient_quota", "exceeded your current quota"),
+        words=("exceeded your current quota",),
         account_says=ADD_CREDITS,
     ),
     StatusCase(
@@ -268,91 +260,85 @@ STATUS_CASES: tuple[StatusCase, ...] = (
         "The account behind this key has reached its spending limit. Raise the limit on the billing page of the "
         "account.",
         codes=frozenset({"billing_hard_limit_reached"}),
-        words=("billing_hard_limit_reached", "billing hard limit"),
+        words=("billing hard limit",),
         account_says=ADD_CREDITS,
     ),
     StatusCase(
         Case.MODEL,
         _NO_SUCH_MODEL,
-        statuses=_statuses(range(400, 600)),
+        statuses=range(400, 600),
         codes=frozenset(
             {"model_not_found", "model_not_supported", "deploymentnotfound", "model_not_exist"}
             | {"key_model_access_denied", "team_model_access_denied", "model_access_denied"}
         ),
         words=(
-            "model_not_found",
-            "model_access_denied",  # of a key at a LiteLLM proxy, or of its team
             "invalid model name",
             "unknown model",
             "model mismatch",
             "model field required",  # Xinference, as status 500
         ),
     ),
-    StatusCase(
-        Case.MODEL, _NO_SUCH_MODEL, statuses=_statuses(400, 404, 410), words=("does not exist", "model not found")
-    ),
+    StatusCase(Case.MODEL, _NO_SUCH_MODEL, statuses=(400, 404, 410), words=("does not exist", "model not found")),
     StatusCase(
         Case.VERIFICATION,
         "OpenAI wants the organization of this key to be verified before it may use this model. Verify it in the "
         "organization settings of the OpenAI account, or set DALLE2_MODEL to a model that needs no verification.",
-        statuses=_statuses(403),
+        statuses=(403,),
         words=("must be verified", "verify organization"),
     ),
-    StatusCase(Case.KEY, _KEY_REFUSED, statuses=_statuses(401), account_says=SIGN_IN, keyless_says=_KEY_WANTED),
+    StatusCase(Case.KEY, _KEY_REFUSED, statuses=(401,), account_says=SIGN_IN, keyless_says=_KEY_WANTED),
     # LiteLLM without a database: it would look an unknown key up there.
     StatusCase(
         Case.KEY,
         _KEY_REFUSED,
-        statuses=_statuses(400),
+        statuses=(400,),
         codes=frozenset({"no_db_connection"}),
-        words=("no_db_connection",),
         keyless_says=_KEY_WANTED,
     ),
     StatusCase(
         Case.CREDITS,
         "The account has no credit. Add credit to the account behind OPENAI_API_KEY.",
-        statuses=_statuses(402),
+        statuses=(402,),
         account_says=ADD_CREDITS,
     ),
     StatusCase(
         Case.FORBIDDEN,
         "The server does not allow this account to do that. Check what the key may do, its project and its region.",
-        statuses=_statuses(403),
+        statuses=(403,),
     ),
     StatusCase(
         Case.ROUTE,
         "The server cannot do this at the address that was used (status {status}). Check OPENAI_BASE_URL (it usually "
         "ends in /v1), and whether this server can edit images at all: some can only make new ones.",
-        statuses=_statuses(404, 405),
+        statuses=(404, 405),
     ),
     StatusCase(
         Case.PROXY_LOGIN,
         "The network's proxy wants a user name and password. Set HTTPS_PROXY to http://NAME:PASSWORD@HOST:PORT.",
-        statuses=_statuses(407),
+        statuses=(407,),
     ),
     StatusCase(
         Case.TOO_LARGE,
         "The server says that the image is too large. Scale it down before this node.",
-        statuses=_statuses(413),
+        statuses=(413,),
     ),
     StatusCase(
         Case.RATE,
         "Rate Limit Exceeded: the server wants fewer requests. Run again {when}.",
-        statuses=_statuses(429),
+        statuses=(429,),
         is_transient=True,
         when="in a minute",
     ),
     # The server behind a gateway may have finished, and been paid: RFC 9110, section 15.6.5, about 504; Cloudflare's
     # numbers (520, 524); the words of LiteLLM, one-api, Envoy, nginx and Go for it.
-    StatusCase(Case.LOST, _LOST, statuses=_statuses(504, 520, 524), charge=Charge.MAYBE),
+    StatusCase(Case.LOST, _LOST, statuses=(504, 520, 524), charge=Charge.MAYBE),
     StatusCase(
         Case.LOST,
         _LOST,
-        statuses=_statuses(408, 500, 502, 503),
+        statuses=(408, 500, 502, 503),
         codes=frozenset({"do_request_failed"}),
         words=(
             "apiconnectionerror",
-            "do_request_failed",
             "timeout",
             "timed out",
             "deadline exceeded",
@@ -364,7 +350,7 @@ STATUS_CASES: tuple[StatusCase, ...] = (
     StatusCase(
         Case.BUSY,
         "The server was too busy for this request (status {status}). Run again {when}.",
-        statuses=_statuses(408, 409),
+        statuses=(408, 409),
         is_transient=True,
         when="in a moment",
     ),
@@ -372,7 +358,7 @@ STATUS_CASES: tuple[StatusCase, ...] = (
         Case.SERVER,
         "The server failed (status {status}). Run again {when}; if that does not help, look at the server's status "
         "page or log.",
-        statuses=_statuses(500, 502, 503),
+        statuses=(500, 502, 503),
         is_transient=True,
         charge=Charge.UNLIKELY,
         when="later",
@@ -381,12 +367,12 @@ STATUS_CASES: tuple[StatusCase, ...] = (
         Case.REDIRECT,
         "The server sent the request elsewhere (status {status}), which is not followed, to keep the key on its own "
         "host. Put the final address into OPENAI_BASE_URL.",
-        statuses=_statuses(range(300, 400)),
+        statuses=range(300, 400),
     ),
     StatusCase(
         Case.REFUSED,
         "The server refused the request (status {status}). Change what it complains about, and run again.",
-        statuses=_statuses(range(400, 500)),
+        statuses=range(400, 500),
     ),
     StatusCase(
         Case.UNEXPECTED,
@@ -399,21 +385,21 @@ DOWNLOAD_CASES: tuple[StatusCase, ...] = (
     StatusCase(
         Case.RATE,
         "The host of the images wants fewer requests (status {status}).",
-        statuses=_statuses(429),
+        statuses=(429,),
         is_transient=True,
         charge=Charge.PAID_BEFORE,
     ),
     StatusCase(
         Case.SERVER,
         "The host of the images failed (status {status}).",
-        statuses=_statuses(408, 409, 425, range(500, 600)),
+        statuses=(408, 409, 425, *range(500, 600)),
         is_transient=True,
         charge=Charge.PAID_BEFORE,
     ),
     StatusCase(
         Case.GONE,
         "The image is not there, or its address has expired (status {status}).",
-        statuses=_statuses(401, 403, 404, 410),
+        statuses=(401, 403, 404, 410),
         charge=Charge.PAID_BEFORE,
     ),
     StatusCase(

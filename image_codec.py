@@ -15,13 +15,12 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps
-from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from .generation.threads import map_threads
@@ -101,10 +100,11 @@ def open_image(file: bytes) -> Image.Image:
 
     Raises ImageError for bytes that are no such image, and for one of more than `MAX_PIXELS`.
     """
-    with _opened(file) as opened:
-        image = _open_16_bits(file, str(opened.tile[0][3])) if _has_16_bits(opened) else opened
-        mode = "RGBA" if image.has_transparency_data else "RGB"
+    with _opened(file) as image:
         _turn(image)
+        if image.mode.startswith("I"):  # grey with 16 bits a pixel, of which Pillow would make white
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        mode = "RGBA" if image.has_transparency_data else "RGB"
         image = image if image.mode == mode else image.convert(mode)
     is_opaque = mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255)
     return image.convert("RGB") if is_opaque else image
@@ -186,7 +186,7 @@ def _checked(tensor: Tensor, *, rank: int, name: str, expected: str) -> Tensor:
 
 
 @contextmanager
-def _opened(file: bytes) -> Iterator[ImageFile]:
+def _opened(file: bytes) -> Iterator[Image.Image]:
     """A file whose header was read and found acceptable; what goes wrong in the block, too, becomes ImageError."""
     if file.startswith(b"\xff\xd8"):
         _check_jpeg(file)
@@ -256,55 +256,6 @@ def _turn(image: Image.Image) -> None:
     image.load()
     with suppress(SyntaxError, ValueError, struct.error):
         ImageOps.exif_transpose(image, in_place=True)
-
-
-def _has_16_bits(opened: ImageFile) -> bool:
-    return opened.format == "PNG" and any(str(tile[3]).endswith(";16B") for tile in opened.tile)
-
-
-def _open_16_bits(file: bytes, raw_mode: str) -> Image.Image:
-    """A PNG with 16 bits a channel, rounded to 8, which Pillow does not do."""
-    values, info = _read_16_bits(file, raw_mode)
-    key = info.pop("transparency", None)  # the value, or the colour, that is transparent
-    if key is not None:
-        is_hidden = (values == key).reshape(*values.shape[:2], -1).all(axis=2)
-    image = Image.fromarray(_rounded(values))
-    if key is not None:
-        image.putalpha(Image.fromarray(np.where(is_hidden, np.uint8(0), np.uint8(255))))
-    image.info = info
-    return image
-
-
-def _read_16_bits(file: bytes, raw_mode: str) -> tuple[NDArray[np.uint16], dict[Any, Any]]:
-    """The values `[H,W]` or `[H,W,C]`, and what else the file says."""
-    if raw_mode == "I;16B":
-        grey = _read_as(file, raw_mode)
-        return np.asarray(grey).astype(np.uint16), grey.info
-    if raw_mode == "LA;16B":
-        pairs = _read_as(file, "RGBA")  # both bytes of the grey, both of the alpha
-        return np.asarray(pairs).view(">u2").astype(np.uint16), pairs.info
-    # Of colours, Pillow keeps the upper bytes. The lower ones are the upper ones of the other byte order.
-    upper, lower = _read_as(file, raw_mode), _read_as(file, raw_mode.replace(";16B", ";16L"))
-    values = np.asarray(upper).astype(np.uint16)
-    values <<= 8
-    values |= np.asarray(lower)
-    return values, upper.info
-
-
-def _read_as(file: bytes, raw_mode: str) -> Image.Image:
-    """A PNG file whose rows Pillow takes for others than they are."""
-    with Image.open(_pixel_data(file), formats=("PNG",)) as opened:
-        opened.tile = [(*opened.tile[0][:3], raw_mode)]  # type: ignore[list-item]  # a plain tuple in older Pillows
-        opened.load()
-    return opened
-
-
-def _rounded(values: NDArray[np.uint16]) -> Pixels:
-    """0..65535 as 0..255, in place as far as that goes."""
-    np.minimum(values, 0xFFFF - 128, out=values)  # so that nothing overflows; all above it is 255 anyway
-    values += 128
-    values //= 257
-    return values.astype(np.uint8)
 
 
 def _as_bytes(values: NDArray[np.float32]) -> Pixels:

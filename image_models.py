@@ -17,23 +17,17 @@ class Dialect:
     """How a family of models has to be asked.
 
     `sizes` are those that it makes itself; for any other, a square is made and scaled here. No `sizes`: any.
-    `max_prompt_characters` None: nobody knows, so the server decides. `transparent_edits`: an image to edit has alpha 0
-    where to edit; else it is opaque, beside its mask.
+    `transparent_edits`: an image to edit has alpha 0 where to edit; else it is opaque, beside its mask.
     """
 
     sizes: frozenset[tuple[int, int]] = frozenset()
-    max_prompt_characters: int | None = None
     transparent_edits: bool = False
 
 
 SQUARE, TALL, WIDE = (1024, 1024), (1024, 1792), (1792, 1024)
 
-DALL_E_2 = Dialect(
-    sizes=frozenset({(256, 256), (512, 512), SQUARE}),
-    max_prompt_characters=1000,
-    transparent_edits=True,
-)
-DALL_E_3 = Dialect(sizes=frozenset({SQUARE, TALL, WIDE}), max_prompt_characters=4000)
+DALL_E_2 = Dialect(sizes=frozenset({(256, 256), (512, 512), SQUARE}), transparent_edits=True)
+DALL_E_3 = Dialect(sizes=frozenset({SQUARE, TALL, WIDE}))
 GPT_IMAGE = Dialect(sizes=frozenset({SQUARE, TALL, WIDE}))
 ANY_MODEL = Dialect()
 

@@ -90,10 +90,8 @@ class AnswerCache:
     def is_coming(self, key: str) -> bool:
         """Whether a call that was cancelled still waits for the same answer, or is about to give it back."""
         with self._lock:
-            for entry in self._entries:
-                if entry.key == key and entry.user is not None and entry.user.is_set():
-                    return True
-        return False
+            same = [entry for entry in self._entries if entry.key == key]
+            return any(entry.user is not None and entry.user.is_set() for entry in same)
 
     def checkin(self, entry: CachedAnswer) -> None:
         """The caller is done with an entry whose images were not delivered."""
@@ -130,7 +128,10 @@ class AnswerCache:
                 return
             excess -= entry.size_bytes
             self._entries.remove(entry)
-            log.warning("A paid answer was dropped: more than %d MiB of them wait.", self._max_free_bytes // 2**20)
+            log.warning(
+                "A paid answer was dropped: more than %d MiB of such answers were waiting.",
+                self._max_free_bytes // 2**20,
+            )
 
     def _start_timer(self) -> None:
         """See to it that memory is given back after `max_age_s`, whether or not the node runs again."""

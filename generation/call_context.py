@@ -1,6 +1,6 @@
 """One call of a node while it runs: what the node shows, whether the user cancelled, what becomes of its answers.
 
-Worker threads and the retries know it; `comfyui` shows it in the editor. It is unused in plain Python.
+Worker threads and the retries know it; `comfyui` shows it in the editor. In plain Python nobody sees it.
 """
 
 from __future__ import annotations
@@ -89,8 +89,7 @@ class CallContext:
         self.group = group or CallGroup()
         self._cache = cache
         self._entries: list[CachedAnswer] = []
-        self._is_finished = False
-        self._is_abandoned = False
+        self._open_sides = 2
         self._activity: tuple[str, float | None] = ("", None)
         self._aside: tuple[str, float] = ("", 0.0)
         self._previews: deque[Any] = deque()
@@ -135,12 +134,8 @@ class CallContext:
         self._entries.append(entry)
 
     def finish(self) -> None:
-        """The thread has ended. If the node has left already, the answers go back to the cache."""
-        with self.group.lock:
-            self._is_finished = True
-            is_abandoned = self._is_abandoned
-        if is_abandoned:
-            self._give_back()
+        """The thread has ended."""
+        self._leave_side()
 
     def settle(self, *, delivered: bool) -> None:
         """The node has returned the result, or it will not."""
@@ -149,13 +144,14 @@ class CallContext:
                 self._cache.discard(entry)
             return
         self.cancelled.set()
-        with self.group.lock:
-            self._is_abandoned = True
-            is_finished = self._is_finished
-        if is_finished:
-            self._give_back()
+        self._leave_side()
 
-    def _give_back(self) -> None:
+    def _leave_side(self) -> None:
+        """Of an undelivered call, the side that ends last gives the answers back to the cache."""
+        with self.group.lock:
+            self._open_sides -= 1
+            if self._open_sides:
+                return
         for entry in self._entries:
             self._cache.checkin(entry)
 

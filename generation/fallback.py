@@ -6,16 +6,14 @@ What a server was found to have or to reject is remembered for the life of the p
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..api_client import Answer, ImagesClient
-from ..backends import MASK_FIELDS, Backend, DalleRequest, PromptTooLong
+from ..backends import MASK_FIELDS, Backend, DalleRequest
 from ..errors import Case, ImagesApiError, StatusError
 from ..image_models import FALLBACK_SIZES, Original
 from ..models import ImageRequest, ModelEntry
-from ..net.retry import MAX_ELAPSED_S
 from .inpainting import Edit
 
 OPTIONAL_FIELDS = ("response_format", "quality", "style")
@@ -70,34 +68,25 @@ class Fallback:
     def ask(self, job: Job, on_model: Callable[[str | None], None]) -> Answer:
         """The answer to a job; its `request` tells which model gave it (None: the server's only one).
 
-        `on_model` is called before a model is asked. A model that the server does not have costs nothing, nor does one
-        that takes no prompt of that length: the next one is asked. Raises ImagesApiError, and PromptTooLong.
+        `on_model` is called before a model is asked. A model that the server does not have costs nothing: the next one
+        is asked. Raises ImagesApiError.
         """
         missing: dict[str, StatusError] = {}
-        too_long: dict[str | None, PromptTooLong] = {}
-        latest_s = time.monotonic() + MAX_ELAPSED_S
         for model in self._candidates(job.asked.original):
-            if missing and time.monotonic() > latest_s:
-                break  # the server is slow to refuse: stop trying models
             on_model(model)
             try:
                 answer = self._ask_model(job, model)
-            except PromptTooLong as err:
-                too_long[model] = err
             except StatusError as err:
                 if not _is_about_missing_model(err, was_last=model is None and bool(missing)):
                     raise
                 missing[model or "no model named"] = err
             else:
-                # Not after a prompt that an earlier model found too long: a shorter one should try that model first.
-                # And not for a model that the user named: `auto` has its own order.
-                if not too_long and self._backend.fixed_model is None:
+                if self._backend.fixed_model is None:  # `auto` has an order of its own
                     self._server.worked[job.asked.original] = model
                 return answer
-        error = self._no_answer_error(missing, too_long)
+        error = _missing_model_error(missing, [entry.id for entry in self._listed()])
+        error.note = self._client.hide(error.note)  # somebody may have put a key into DALLE2_MODEL
         self._server.listed = None  # the user may add a model before the next run
-        if isinstance(error, StatusError):
-            error.note = self._client.hide(error.note)  # somebody may have put a key into DALLE2_MODEL
         raise error
 
     def _candidates(self, original: Original) -> Iterator[str | None]:
@@ -206,21 +195,6 @@ class Fallback:
                 listed = ()
             self._server.listed = listed
         return listed
-
-    def _no_answer_error(
-        self, missing: dict[str, StatusError], too_long: dict[str | None, PromptTooLong]
-    ) -> StatusError | PromptTooLong:
-        """The error for a job that no model takes.
-
-        The length of the prompt is the reason unless the server's list shows that it does not have such a model.
-        """
-        if not missing:
-            return next(iter(too_long.values()))
-        has = [entry.id for entry in self._listed()]
-        for model, error in too_long.items():
-            if not has or model in has:
-                return error
-        return _missing_model_error(missing, has)
 
 
 def _missing_model_error(missing: dict[str, StatusError], has: list[str]) -> StatusError:

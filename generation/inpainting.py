@@ -30,7 +30,7 @@ from ..image_codec import (
     to_image,
 )
 
-# Of an image. No server tells its minimum; 16 pixels are the unit in which today's models measure an image.
+# Of an image. No server states its minimum; 16 pixels are the unit in which today's models measure an image.
 MIN_SIDE_PX = 16
 MAX_SENT_SIDE_PX = 1024  # no model works on more of an edit
 MAX_PAINTED_SIDE_PX = 4096

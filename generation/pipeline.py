@@ -60,7 +60,7 @@ class Generator:
     call: CallContext
 
     def run(self, jobs: Sequence[Job]) -> list[Result]:
-        """The images of every job, in order. Raises ImagesApiError, and PromptTooLong.
+        """The images of every job, in order. Raises ImagesApiError.
 
         After a failure no new answer is asked for: it would be paid for and not be seen.
         """
@@ -149,6 +149,8 @@ class Generator:
                 with opening:
                     images[index] = self._finished(job, open_image(file))
                 self.call.step(_preview(images[index]))
+            except CallCancelled:
+                raise
             except (ImagesApiError, ImageError) as err:
                 problems[index] = err
                 if isinstance(err, ImageError):
@@ -176,9 +178,6 @@ class Generator:
         self, entry: CachedAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]
     ) -> None:
         """Raise if another run could still get the missing images; otherwise let the rest be delivered."""
-        for problem in problems.values():
-            if isinstance(problem, CallCancelled):
-                raise problem
         problem = problems[min(problems)]
         missing, count = len(problems), len(pictures)
         entry.failed_runs += 1

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import TypeVar
 
 X = TypeVar("X")
 Y = TypeVar("Y")
+
+
+def start_thread(work: Callable[[], Y], name: str) -> Future[Y]:
+    """Begin `work()`; whoever waits for it may leave at any time. Raises RuntimeError where no thread can be had."""
+    outcome: Future[Y] = Future()
+    outcome.set_running_or_notify_cancel()  # from here on nobody can cancel it
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as err:
+            outcome.set_exception(err)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return outcome
 
 
 def map_threads(work: Callable[[X], Y], items: Sequence[X], *, limit: int) -> list[Y]:

@@ -15,11 +15,10 @@ from ..models import shortened
 
 MAX_URL_CHARACTERS = 8192  # as much as most servers accept
 
-# IPv6 addresses of these networks hold an IPv4 address in their last 32 bits, and lead to it (RFC 6052, RFC 4291).
-_EMBEDDING = tuple(ipaddress.IPv6Network(network) for network in ("64:ff9b::/96", "::/96"))
-
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # holds an IPv4 address in its last 32 bits, and leads to it (RFC 6052)
 _UNICAST = ipaddress.IPv6Network("2000::/3")  # all that has been given out so far (RFC 4291)
-_DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637, which older Pythons do not know
+# 6to4, which leads to the IPv4 address in it and is switched off (RFC 7526), and documentation (RFC 9637).
+_NOT_PUBLIC = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("3fff::/20"))
 
 # What Clash, sing-box and Surge answer for every name ("fake IP"): connections to it go through their tunnel.
 _FAKE_IP = ipaddress.IPv4Network("198.18.0.0/15")
@@ -37,27 +36,17 @@ class PrivateAddress(UnusableAnswer):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet (RFC 6890), IPv4 inside IPv6 included.
-
-    Raises ValueError for what is no IP address.
-    """
+    """Whether an IP address is one of the public internet (RFC 6890). Raises ValueError for what is no IP address."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        ip = _embedded(ip) or ip
-    if isinstance(ip, ipaddress.IPv6Address) and (ip not in _UNICAST or ip in _DOCUMENTATION):
+    if ip in _NAT64:
+        ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    if ip.version == 6 and (ip not in _UNICAST or any(ip in network for network in _NOT_PUBLIC)):
         return False
     return ip.is_global and not ip.is_multicast
 
 
 def _is_fake(address: str) -> bool:
     return ":" not in address and ipaddress.IPv4Address(address) in _FAKE_IP
-
-
-def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    for network in _EMBEDDING:
-        if ip in network:
-            return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.ipv4_mapped or ip.sixtofour
 
 
 def as_sent(url: str) -> str:

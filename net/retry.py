@@ -24,7 +24,6 @@ MAX_RETRIES = 2
 MAX_WAIT_S = 120.0  # a server that wants longer is an error to show, not a node to leave waiting
 MAX_ELAPSED_S = 600.0  # no new attempt begins after this
 FIRST_BACKOFF_S = 0.5
-MAX_BACKOFF_S = 8.0
 
 
 def is_worth_a_retry(err: StatusError | ConnectionFailed, *, repeatable: bool) -> bool:
@@ -42,17 +41,9 @@ def is_worth_a_retry(err: StatusError | ConnectionFailed, *, repeatable: bool) -
     return err.is_transient or (asked == "true" and err.case is Case.UNEXPECTED)
 
 
-def wait_s(retry: int, headers: Mapping[str, str], *, now_s: float, jitter: float) -> float:
-    """Seconds to wait before retry number `retry` (from 0).
-
-    `now_s` is the time since the epoch, which a date in `Retry-After` is measured against; `jitter` is a random number
-    of 0..1. What the server asks for is returned as it is, however long: the caller compares it with `MAX_WAIT_S`.
-    """
-    asked = asked_wait_s(headers, now_s)
-    if asked is not None:
-        return asked
-    # Beyond the tenth the power would only grow past what a float can hold.
-    return min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(retry, 10)) * (1 - 0.25 * jitter)
+def backoff_s(retry: int, jitter: float) -> float:
+    """Seconds to wait before retry number `retry` (from 0); `jitter` is a random number of 0..1."""
+    return FIRST_BACKOFF_S * 2.0**retry * (1 - 0.25 * jitter)
 
 
 def asked_wait_s(headers: Mapping[str, str], now_s: float) -> float | None:
@@ -123,11 +114,11 @@ class Retrier:
 
     def _wait_s(self, err: StatusError | ConnectionFailed, retry: int) -> float:
         """How long to wait; what the server asks for is noted in the error, which may be the one to show."""
-        if isinstance(err, ConnectionFailed):
-            return wait_s(retry, {}, now_s=0.0, jitter=self.jitter())
-        now_s = time.time()
-        err.wait_s = asked_wait_s(err.headers, now_s)
-        return wait_s(retry, err.headers, now_s=now_s, jitter=self.jitter())
+        if isinstance(err, StatusError):
+            err.wait_s = asked_wait_s(err.headers, time.time())
+            if err.wait_s is not None:
+                return err.wait_s
+        return backoff_s(retry, self.jitter())
 
 
 def _reason(err: StatusError | ConnectionFailed) -> str:

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -27,10 +27,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ProxySchemeUnknown, ReadTimeoutError
 
 from ..errors import Connection, ConnectionFailed, connection_error
+from ..generation.threads import start_thread
 
 log = logging.getLogger("openai-dalle")
-
-T = TypeVar("T")
 
 CHUNK_BYTES = 2**16
 POOL_SIZE = 32  # connections kept per host: one node can have four responses of eight images each to fetch
@@ -235,8 +234,11 @@ class Transport:
     def exchange(self, request: Request) -> Reply:
         """Send a request and read the response. Raises ConnectionFailed; TimedOut after `total_s` at the latest."""
         in_flight = _InFlight(request, expires_at=time.monotonic() + request.total_s)
+        # A server can hold a thread up in many places (name resolution, a header that drips in); whoever waits for it
+        # is free at the deadline.
+        outcome = start_thread(lambda: self._exchange(in_flight), "openai-dalle-http")
         try:
-            return _within(request.total_s, lambda: self._exchange(in_flight))
+            return outcome.result(request.total_s)
         except futures.TimeoutError:  # in Python 3.10 not yet the built-in one
             in_flight.hang_up()
             raise _failure(Connection.TOTAL_TIMEOUT, in_flight) from None
@@ -324,23 +326,6 @@ def _pieces(response: requests.Response, in_flight: _InFlight) -> Iterator[bytes
             return
         yield piece
     raise TimeoutError
-
-
-def _within(seconds: float, work: Callable[[], T]) -> T:
-    """`work()` in a thread that is abandoned after that time. Raises the TimeoutError of `concurrent.futures` then.
-
-    A server can hold a thread up at many places (name resolution, drops of a header); its user waits no longer for it.
-    """
-    outcome: futures.Future[T] = futures.Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(work())
-        except BaseException as err:
-            outcome.set_exception(err)
-
-    threading.Thread(target=run, name="openai-dalle-http", daemon=True).start()
-    return outcome.result(seconds)
 
 
 def _failure(kind: Connection, in_flight: _InFlight) -> ConnectionFailed:

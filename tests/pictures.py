@@ -14,8 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Adam7, the order of an interlaced PNG: first row, first column, and the steps between rows and columns.
-INTERLACE_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
 
 def noise(*shape: int, seed: int = 1) -> NDArray[np.uint8]:
@@ -62,24 +60,18 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png_of(
-    width: int, height: int, depth: int, colour: int, data: bytes, *extra: bytes, is_interlaced: bool = False
-) -> bytes:
+def png_of(width: int, height: int, depth: int, colour: int, data: bytes, *extra: bytes) -> bytes:
     """A PNG file made by hand; `data` are its rows, each behind its filter."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, is_interlaced))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     return SIGNATURE + header + b"".join(extra) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-def png_of_16_bits(values: NDArray[Any], *extra: bytes, is_interlaced: bool = False) -> bytes:
+def png_of_16_bits(values: NDArray[Any], *extra: bytes) -> bytes:
     """A PNG file with 16 bits a channel: grey, grey with alpha, RGB or RGBA, as `values` `[H,W,C]` has channels."""
     height, width, channels = values.shape
-    passes = INTERLACE_PASSES if is_interlaced else ((0, 0, 1, 1),)
-    data = b""
-    for top, left, down, right in passes:
-        for row in values[top::down, left::right]:
-            data += b"\0" + row.astype(">u2").tobytes()
+    data = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    return png_of(width, height, 16, colour, data, *extra, is_interlaced=is_interlaced)
+    return png_of(width, height, 16, colour, data, *extra)
 
 
 # A file of each kind of pixel, and the first pixel in it.

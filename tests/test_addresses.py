@@ -15,8 +15,7 @@ from dalle2.net.addresses import MAX_URL_CHARACTERS, PrivateAddress, is_public, 
 @pytest.mark.parametrize(
     "address",
     [
-        *("8.8.8.8", "1.1.1.1", "2001:4860:4860::8888"),
-        *("::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1", "::8.8.8.8"),
+        *("8.8.8.8", "1.1.1.1", "2001:4860:4860::8888", "64:ff9b::808:808"),
     ],
 )
 def test_addresses_of_the_internet_are_public(address: str) -> None:

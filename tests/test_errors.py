@@ -119,7 +119,7 @@ def test_every_status_has_a_case() -> None:
 @pytest.mark.parametrize("login", [Login.KEY, Login.NONE])
 def test_a_message_says_remedy_charge_words_and_request(row: StatusCase, login: Login) -> None:
     status = min(row.statuses, default=599)
-    detail = ErrorDetail(message=f"Said: {' '.join(row.words[:1])}")
+    detail = ErrorDetail(message=f"Said: {' '.join([*row.codes, *row.words][:1])}")
     error = StatusError(status, detail, headers={"X-Request-ID": "req_7"}, login=login)
     message = str(error)
     first, said, last = message.split("\n")

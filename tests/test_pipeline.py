@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dalle2.api_client import Answer, ImagesClient
-from dalle2.backends import DalleRequest, PromptTooLong
+from dalle2.backends import DalleRequest
 from dalle2.comfyui import NodeRunner
 from dalle2.errors import (
     CallCancelled,
@@ -534,12 +534,9 @@ def test_an_answer_that_was_just_missed_is_not_paid_for_again() -> None:
     assert client.prompts == ["a"]
 
 
-def test_a_prompt_that_is_never_sent_leaves_nothing_in_the_cache(cache: WatchedCache) -> None:
-    def too_long(prompt: str) -> bytes:
-        raise PromptTooLong("too long")
-
-    with pytest.raises(PromptTooLong):
-        run(Client(too_long), cache, "abcdefgh")
+def test_a_prompt_that_is_refused_leaves_nothing_in_the_cache(cache: WatchedCache) -> None:
+    with pytest.raises(ImagesApiError):
+        run(refusing("a"), cache, "a")
     gc.collect()
     assert not any(entry() for entry in cache.entries)
 
