@@ -257,6 +257,21 @@ def test_the_node_says_what_it_waits_for_and_then_what_came_of_it(desk: Desk, re
     assert colours(rendered.look_at(rendered.nodes(NODE)[0])) > 1000
 
 
+def test_of_a_list_of_calls_the_line_that_counts_all_images_stays(editor: Editor) -> None:
+    lines = ["3 pictures · gpt-image-2 · 2.0 s", "1 picture · gpt-image-2 · 1.0 s", "2 pictures · gpt-image-2 · 1.5 s"]
+    assert editor.page.evaluate(LAST_LINE, lines) == lines[0]
+    assert editor.page.evaluate(LAST_LINE, lines[1:]) == lines[2]
+
+
+# Plays ComfyUI's messages about a node that has returned these lines; the text that the node is left with.
+LAST_LINE = """lines => new Promise(done => {
+  const { api } = window.comfyAPI.api
+  api.addEventListener("progress_text", ({ detail }) => detail.nodeId === "99" && done(detail.text))
+  api.dispatchCustomEvent("executed", { node: "99", output: { openai_dalle: lines } })
+  api.dispatchCustomEvent("execution_success", {})
+})"""
+
+
 @with_both_renderers
 def test_cancel_stops_the_node_and_the_next_run_works(desk: Desk, rendered: Editor) -> None:
     desk.emulator.delay_s = 30
