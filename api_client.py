@@ -28,7 +28,7 @@ from .errors import (
     request_id_line,
 )
 from .models import ErrorDetail, ImageRequest, ImagesResponse, ModelEntry, ModelList, Picture, shortened
-from .net.addresses import as_sent, is_relative, joined, origin, refuse_private, unfetchable_url_message
+from .net.addresses import as_sent, is_relative, joined, origin, refuse_private, unfetchable_url_message, with_https_of
 from .net.retry import Retrier
 from .net.transport import Reply, Request, Transport
 
@@ -217,7 +217,7 @@ class ImagesClient:
         with_key = is_relative(url)
         address = self._backend.base_url + "/"
         for _ in range(1 + MAX_REDIRECTS):
-            address = joined(address, url, self.hide)
+            address = with_https_of(self._backend.base_url, joined(address, url, self.hide))
             is_ours = origin(address) == self._origin
             if not is_ours:
                 refuse_private(address, self.hide)

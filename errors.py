@@ -311,6 +311,8 @@ STATUS_CASES: tuple[StatusCase, ...] = (
         "The server cannot do this at the address that was used (status {status}). Check OPENAI_BASE_URL (it usually "
         "ends in /v1), and whether this server can edit images at all: some can only make new ones.",
         statuses=(404, 405),
+        account_says="Comfy.org cannot do this at the address that this package knows (status {status}). Look for an "
+        "update of the package, or use a key of your own.",
     ),
     StatusCase(
         Case.PROXY_LOGIN,
@@ -368,6 +370,8 @@ STATUS_CASES: tuple[StatusCase, ...] = (
         "The server sent the request elsewhere (status {status}), which is not followed, to keep the key on its own "
         "host. Put the final address into OPENAI_BASE_URL.",
         statuses=range(300, 400),
+        account_says="Comfy.org sent the request elsewhere (status {status}), which is not followed, to keep your "
+        "login on its own host. Look for an update of this package, or use a key of your own.",
     ),
     StatusCase(
         Case.REFUSED,

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -148,11 +149,17 @@ def _env_file_values(file: Path | None) -> Mapping[str, Any]:
         return {}
     try:
         # With a byte order mark, as Windows' Notepad writes it, or without.
-        return dotenv_values(file, encoding="utf-8-sig", interpolate=False)
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         complaint = f"The file {file} is not plain text: save it again with the encoding UTF-8. {Charge.NO.value}"
     except OSError as err:
         complaint = f"The file {file} cannot be read: {err.strerror}. {Charge.NO.value}"
+    else:
+        values = dotenv_values(stream=StringIO(text), interpolate=False)
+        lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        if not lines or any(name.lower() in Settings.model_fields for name in values):
+            return values
+        complaint = f"The file {file} cannot be read: a line looks like OPENAI_API_KEY=YOUR-KEY. {Charge.NO.value}"
     raise SettingsError(complaint)  # not chained to an error that holds what the file says
 
 

@@ -82,6 +82,14 @@ def joined(base: str, url: str, hide: Callable[[str], str] = str) -> str:
     return address
 
 
+def with_https_of(base: str, address: str) -> str:
+    """An address on the host and port of `base`, with its https: behind a proxy, a server does not know of that."""
+    own, found = urlsplit(base), urlsplit(address)
+    if (own.scheme, found.scheme) == ("https", "http") and own.netloc == found.netloc:
+        return f"https://{address.removeprefix('http://')}"
+    return address
+
+
 def refuse_private(address: str, hide: Callable[[str], str] = str) -> None:
     """Raise UnusableAnswer unless an address is https on a host whose every IP address is public, or a tunnel's fake.
 

@@ -9,7 +9,15 @@ from urllib import parse
 import pytest
 
 from dalle2.errors import UnusableAnswer
-from dalle2.net.addresses import MAX_URL_CHARACTERS, PrivateAddress, is_public, is_relative, joined, refuse_private
+from dalle2.net.addresses import (
+    MAX_URL_CHARACTERS,
+    PrivateAddress,
+    is_public,
+    is_relative,
+    joined,
+    refuse_private,
+    with_https_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +60,20 @@ def test_other_text_is_a_value_error(text: str) -> None:
 def test_a_private_host_is_refused_however_it_is_spelled(host: str) -> None:
     with pytest.raises(PrivateAddress):
         refuse_private(f"https://{host}/a.png")
+
+
+@pytest.mark.parametrize(
+    ("base", "address", "expected"),
+    [
+        ("https://gw.example/v1", "http://gw.example/a.png?b", "https://gw.example/a.png?b"),
+        ("https://gw.example:8443/v1", "http://gw.example:8443/a.png", "https://gw.example:8443/a.png"),
+        ("https://gw.example/v1", "http://gw.example:8080/a.png", "http://gw.example:8080/a.png"),
+        ("https://gw.example/v1", "http://other.example/a.png", "http://other.example/a.png"),
+        ("http://gw.example/v1", "https://gw.example/a.png", "https://gw.example/a.png"),
+    ],
+)
+def test_a_server_that_does_not_know_of_its_https_is_understood(base: str, address: str, expected: str) -> None:
+    assert with_https_of(base, address) == expected
 
 
 def resolving_to(*addresses: str) -> Any:

@@ -116,13 +116,21 @@ def test_a_file_in_another_encoding_is_reported(files: SettingsFiles) -> None:
     assert "UTF-8" in complaint(files)
 
 
+@pytest.mark.parametrize(
+    "line", ["set OPENAI_API_KEY=sk-secret", "$env:OPENAI_API_KEY=1", "OPENAI_API_KEY: sk-secret", "x"]
+)
+def test_a_file_without_any_setting_is_reported(line: str, files: SettingsFiles) -> None:
+    write(files, env=f"# mine\n{line}\n")
+    assert "a line looks like OPENAI_API_KEY=YOUR-KEY" in complaint(files)
+
+
 def test_a_file_that_cannot_be_read_is_reported(files: SettingsFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **more: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     write(files, env="OPENAI_API_KEY=sk-1")
     with monkeypatch.context() as patch:
-        patch.setattr("builtins.open", refuse)
+        patch.setattr(Path, "read_text", refuse)
         text = complaint(files)
     assert f"{files.env} cannot be read: Permission denied" in text
 
