@@ -169,19 +169,25 @@ def _key_backend(settings: Settings) -> Backend:
     base_url = settings.openai_base_url or OPENAI_URL
     host = server_host(settings)
     is_openai = is_openai_host(host)
-    if is_openai and not settings.openai_api_key:
-        raise SettingsError(NO_KEY)
     is_azure = host.endswith(AZURE_DOMAINS)
-    if (is_openai or is_azure) and not base_url.startswith("https://"):
-        raise SettingsError(
-            f"The setting OPENAI_BASE_URL cannot be used: for {host} it must begin with https, to protect the key. "
-            f"{Charge.NO.value}"
-        )
+    if is_openai or is_azure:
+        _check_access(settings, base_url)
     if settings.openai_api_version is not None and not is_openai:
         is_azure = True  # the variable is Azure's own; whoever has it for another program may still use OpenAI here
     headers = _key_headers(settings, is_azure=is_azure)
     params = {"api-version": settings.openai_api_version or "preview"} if is_azure else {}
     return _backend(settings, base_url, headers, owner=repr(headers), params=params, hosted=is_openai or is_azure)
+
+
+def _check_access(settings: Settings, base_url: str) -> None:
+    """Raise SettingsError unless OpenAI or Azure can be used as it is set."""
+    if not settings.openai_api_key:
+        raise SettingsError(NO_KEY)
+    if not base_url.startswith("https://"):
+        raise SettingsError(
+            f"The setting OPENAI_BASE_URL cannot be used: {base_url} must begin with https, to protect the key. "
+            f"{Charge.NO.value}"
+        )
 
 
 def server_host(settings: Settings) -> str:

@@ -67,7 +67,7 @@ class ImagesApiError(Exception):
         self._details = tuple(details)
 
     def __str__(self) -> str:
-        sentences = " ".join(filter(None, [self._says(), self.note, self.charge.value]))
+        sentences = " ".join(filter(None, [self._says(), self.note.strip(), self.charge.value]))
         return "\n".join(filter(None, [sentences, *self._details]))
 
     def _says(self) -> str:
@@ -218,6 +218,10 @@ class StatusCase:
     def covers_status(self, status: int) -> bool:
         """Whether a response with this status can belong to the row at all."""
         return not self.statuses or status in self.statuses
+
+    def covers_code(self, detail: ErrorDetail) -> bool:
+        """Whether the code, or type, of an error belongs to the row."""
+        return not self.codes.isdisjoint((detail.code.lower(), detail.type.lower()))
 
     def covers_text(self, text: str) -> bool:
         """Whether these lower-case words of a server belong to the row."""
@@ -420,10 +424,9 @@ def matching_case(status: int, detail: ErrorDetail, rows: tuple[StatusCase, ...]
     A field that the server names counts before its words: a complaint about `model` is about a missing model.
     """
     possible = [row for row in rows if row.covers_status(status)]
-    codes = {detail.code.lower(), detail.type.lower()}
     is_about_model = detail.param == "model" and status in (400, 422)
     for row in possible:
-        if row.codes & codes or (is_about_model and row.case is Case.MODEL):
+        if row.covers_code(detail) or (is_about_model and row.case is Case.MODEL):
             return row
     text = detail.message.lower()
     unnamed = QUOTED_NAME.sub("", text)  # "model 'x' not found" is the same as "model not found"

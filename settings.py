@@ -147,19 +147,24 @@ def _named(variables: Mapping[str, Any]) -> Values:
 def _env_file_values(file: Path | None) -> Mapping[str, Any]:
     if file is None or not file.exists():
         return {}
+    text = _text_of(file)
+    values = dotenv_values(stream=StringIO(text), interpolate=False)
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if lines and {name.lower() for name in values}.isdisjoint(Settings.model_fields):
+        raise SettingsError(
+            f"The file {file} cannot be read: a line looks like OPENAI_API_KEY=YOUR-KEY. {Charge.NO.value}"
+        )
+    return values
+
+
+def _text_of(file: Path) -> str:
     try:
         # With a byte order mark, as Windows' Notepad writes it, or without.
-        text = file.read_text(encoding="utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         complaint = f"The file {file} is not plain text: save it again with the encoding UTF-8. {Charge.NO.value}"
     except OSError as err:
         complaint = f"The file {file} cannot be read: {err.strerror}. {Charge.NO.value}"
-    else:
-        values = dotenv_values(stream=StringIO(text), interpolate=False)
-        lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-        if not lines or any(name.lower() in Settings.model_fields for name in values):
-            return values
-        complaint = f"The file {file} cannot be read: a line looks like OPENAI_API_KEY=YOUR-KEY. {Charge.NO.value}"
     raise SettingsError(complaint)  # not chained to an error that holds what the file says
 
 

@@ -213,9 +213,10 @@ def _is_worth_another_run(entry: CachedAnswer, pictures: Sequence[Picture], prob
     Where all are missing and it may pass (no connection, a busy host), however often. Otherwise what is missing gets
     `MAX_FAILED_RUNS` more runs, and what cannot change none.
     """
+    nothing_came = len(problems) == len(pictures)
     may_come = False
     for index, problem in problems.items():
-        if isinstance(problem, ImagesApiError) and problem.is_transient and len(problems) == len(pictures):
+        if nothing_came and isinstance(problem, ImagesApiError) and problem.is_transient:
             return True
         is_bad_address = isinstance(problem, UnusableAnswer) and not isinstance(problem, PrivateAddress)
         if not pictures[index].b64_json and not is_bad_address:
@@ -230,17 +231,16 @@ def _tell_of_the_others(
     index = min(errors)
     charges = [err.charge for err in errors.values() if isinstance(err, ImagesApiError)]
     error.charge = max(charges, key=list(Charge).index)
-    kept = 0
-    for place, entry in enumerate(entries):
-        if place != index and entry is not None and entry.answer is not None:
-            kept += 1
-    if kept:
-        error.note = (
-            f"{error.note} This is about image {index + 1} of {len(entries)}; {kept} others are paid for and kept for "
-            "an hour, and are not charged again if the prompt stays the same."
-        ).strip()
-        if error.charge is Charge.NO:
-            error.charge = Charge.PAID_BEFORE
+    others = [entry for place, entry in enumerate(entries) if place != index and entry is not None]
+    kept = len([entry for entry in others if entry.answer is not None])
+    if not kept:
+        return
+    error.note += (
+        f" This is about image {index + 1} of {len(entries)}; {kept} others are paid for and kept for an hour, and are "
+        "not charged again if the prompt stays the same."
+    )
+    if error.charge is Charge.NO:
+        error.charge = Charge.PAID_BEFORE
 
 
 def as_batch(results: Sequence[Result]) -> Tensor:
