@@ -36,7 +36,7 @@ class Charge(Enum):
 
     PAID_BEFORE = ""  # a download: the images are paid for, and whoever catches the error says what becomes of them
     NO = "Nothing was charged."
-    UNLIKELY = "It was most likely not charged."
+    UNLIKELY = "This request was most likely not charged."
     MAYBE = "You may have been charged: check the usage page of your account before you run again."
     LIKELY = "This request has probably been charged."
 

@@ -156,7 +156,7 @@ def test_a_note_and_a_wait_find_their_places() -> None:
     error.wait_s = 600
     assert str(error) == (
         "The server failed (status 503). Run again in 10 minutes; if that does not help, look at the server's status "
-        "page or log. Asked for: gpt-image-2. It was most likely not charged.\nThe server said: Slow down."
+        "page or log. Asked for: gpt-image-2. This request was most likely not charged.\nThe server said: Slow down."
     )
 
 
