@@ -34,6 +34,7 @@ TOOLS = [
     "trustme==1.2.1",  # certificates for the tests of TLS
     "types-psutil==7.2.2.20261111",
     "types-requests==2.33.0.20261030",
+    "websockets==15.0.1",
 ]
 # In an environment of its own: it wants other versions of what ComfyUI needs too. Without prisma it answers 500 where
 # a key is missing.
