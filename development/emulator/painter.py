@@ -10,8 +10,7 @@ import re
 import textwrap
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 Size = tuple[int, int]
 Colour = tuple[int, int, int]
@@ -46,7 +45,7 @@ def draw_scene(prompt: str, index: int, size: Size) -> Image.Image:
     # The pictures of an answer take turns in colours and in where the sun stands.
     palette = palettes[(number + index) % len(palettes)]
     sun = (size[0] * (0.2 + 0.6 * ((number % 89 / 89 + index * 0.382) % 1)), size[1] * rng.uniform(0.16, 0.36))
-    picture = _sky(palette, size, sun, rng)
+    picture = _sky(palette, size, sun)
     has_mountains, has_sea = bool(words & {"mountain", "mountains"}), bool(words & {"sea", "ocean"})
     if not has_mountains and not has_sea:
         has_mountains, has_sea = number % 3 != 0, number % 3 != 1
@@ -57,75 +56,55 @@ def draw_scene(prompt: str, index: int, size: Size) -> Image.Image:
     return picture
 
 
-def _sky(palette: Palette, size: Size, sun: tuple[float, float], rng: np.random.Generator) -> Image.Image:
+def _sky(palette: Palette, size: Size, sun: tuple[float, float]) -> Image.Image:
     zenith, horizon, light, *_ = palette
-    picture = _ramp(zenith, horizon, size, size[1] * 0.65)
-    if palette in NIGHTS:
-        for x, y, shine in rng.random((200, 3)):
-            picture.putpixel((int(x * size[0]), int(y * y * size[1] * 0.6)), _mix(zenith, light, 0.3 + 0.7 * shine))
+    picture = Image.new("RGB", size, horizon)
+    picture.paste(_ramp(zenith, horizon, (size[0], round(size[1] * 0.65))))
     radius = min(size) * 0.055
     # Pillow's radial gradient grows from 0 in the middle to 181 where a circle touches the sides.
     glow = Image.radial_gradient("L").point([round(150 * max(0, 1 - d / 181) ** 2) for d in range(256)])
     # Steep enough to fall from full to nothing within about a pixel.
     disc = Image.radial_gradient("L").point([min(255, round(max(0, 181 - d) * radius * 1.4)) for d in range(256)])
     for mask, reach in ((glow, radius * 12), (disc, radius)):
-        mask = mask.resize((round(reach * 2), round(reach * 2)), Image.Resampling.BILINEAR)
+        mask = mask.resize((round(reach * 2), round(reach * 2)))
         picture.paste(light, (round(sun[0] - reach), round(sun[1] - reach)), mask)
     return picture
 
 
 def _add_ridges(picture: Image.Image, palette: Palette, rng: np.random.Generator) -> None:
     _, horizon, _, far, near = palette
-    x = np.linspace(0, picture.width / picture.height, picture.width)
+    width, height = picture.size
+    x, rows = np.linspace(0, width / height, width), np.arange(height, dtype=np.float32)[:, None]
     for nearness in (0.0, 0.25, 0.5, 0.75, 1.0):
-        crest = np.full(picture.width, 0.5 + 0.36 * nearness)
+        crest = np.full(width, 0.5 + 0.36 * nearness, np.float32)
         for octave in range(6):
             # Peaks are pointed, valleys round.
             slope = np.abs(np.sin(x * (3.4 - nearness) * 1.9**octave + rng.uniform(0, np.pi)))
             crest += 0.16 * 0.44**octave * (slope - 0.6)
-        top = _mix(far, near, nearness)
+        mask = ((rows - crest * height + 0.5) * 255).clip(0, 255).astype(np.uint8)  # below the crest, with a soft edge
         # Mist lies in the valleys, and less of it the nearer they are.
-        _fill_below(picture, crest * picture.height, top, _mix(top, horizon, 0.5 * (1 - nearness)))
+        colour = _mix(far, near, nearness)
+        ridge = _ramp(colour, _mix(colour, horizon, 0.5 * (1 - nearness)), picture.size)
+        picture.paste(ridge, mask=Image.fromarray(mask))
 
 
 def _add_sea(picture: Image.Image, palette: Palette, sun_x: float, rng: np.random.Generator, *, horizon: float) -> None:
-    _, _, sun, far, near = palette
+    _, _, light, far, near = palette
     width, height = picture.size
-    x = np.linspace(0, width / height, width)
-    light = Image.new("L", picture.size)
-    draw = ImageDraw.Draw(light)
-    for wave in range(6):
-        nearness = (wave / 5) ** 1.7
-        crest = np.full(width, horizon + (1 - horizon) * nearness)
-        crest += 0.012 * nearness * np.sin(x * (16 - 8 * nearness) + rng.uniform(0, 6))
-        colour = _mix(far, near, 0.15 + 0.85 * nearness**0.6)
-        _fill_below(picture, crest * height, colour, _mix(colour, near, 0.5))
+    top = round(horizon * height)
+    picture.paste(_ramp(_mix(far, near, 0.15), near, (width, height - top)), (0, top))
+    draw = ImageDraw.Draw(picture, "RGBA")
     for y in np.arange(horizon + 0.008, 1, 0.012):
         reach = (0.03 + 0.25 * (y - horizon)) * rng.uniform(0.2, 1) * width
         middle = sun_x + rng.normal(0, 0.02) * width
         box = (middle - reach, y * height, middle + reach, (y + 0.003) * height)
-        draw.ellipse(box, fill=round(170 * (1 - y) / (1 - horizon)))
-    picture.paste(sun, mask=light)
+        draw.ellipse(box, (*light, round(170 * (1 - y) / (1 - horizon))))
 
 
-def _fill_below(picture: Image.Image, crest: npt.NDArray[np.float64], top: Colour, bottom: Colour) -> None:
-    """Paint all below a line, given as a row for each column, in a ramp of colours and with a smooth edge."""
-    width, height = picture.size
-    first, last = max(0, int(crest.min())), min(height, int(crest.max()) + 2)
-    if first >= last:
-        return
-    rows = np.arange(first, last, dtype=np.float32)[:, None]
-    edge = ((rows - crest.astype(np.float32) + 0.5) * 255).clip(0, 255).astype(np.uint8)
-    mask = Image.new("L", (width, height - first), 255)
-    mask.paste(Image.fromarray(edge))
-    picture.paste(_ramp(top, bottom, mask.size, mask.height), (0, first), mask)
-
-
-def _ramp(top: Colour, bottom: Colour, size: Size, rows: float) -> Image.Image:
-    """Return a picture that goes from one colour to another within `rows` rows."""
-    share = (np.arange(size[1]) / max(rows, 1)).clip(0, 1)[:, None]
-    column = np.asarray(top) * (1 - share) + np.asarray(bottom) * share
-    return Image.fromarray(column.round().astype(np.uint8)[:, None]).resize(size, Image.Resampling.NEAREST)
+def _ramp(top: Colour, bottom: Colour, size: Size) -> Image.Image:
+    """Return a picture that goes from one colour to another."""
+    column = Image.linear_gradient("L").resize((1, size[1]))
+    return ImageOps.colorize(column, top, bottom).resize(size)
 
 
 def _mix(one: Colour, other: Colour, share: float) -> Colour:
