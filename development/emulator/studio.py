@@ -24,7 +24,8 @@ class Knobs:
     `ignore_mask`: edits repaint all.
     """
 
-    def __init__(self, delay_s: float = 0.0) -> None:
+    def reset_knobs(self, delay_s: float = 0.0) -> None:
+        """Put every knob in its place."""
         self.delay_s = delay_s
         self.result: str | None = None
         self.picture_delay_s: float | Sequence[float] = 0.0
