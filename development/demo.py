@@ -46,11 +46,11 @@ def demo() -> None:
 
 
 @contextmanager
-def started(base_dir: Path, port: int = 0) -> Iterator[ComfyUI]:
+def started(base_dir: Path) -> Iterator[ComfyUI]:
     """A ComfyUI with this package, and the emulator unless the environment names another server."""
     with api() as env:
         say("Starting ComfyUI ...")
-        with ComfyUI(base_dir, env=env, output_dir=OUTPUT, port=port) as comfyui:
+        with ComfyUI(base_dir, env=env, output_dir=OUTPUT) as comfyui:
             yield comfyui
 
 

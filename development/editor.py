@@ -12,10 +12,7 @@ import time
 from development.console import Failed, guarded, say
 from development.demo import OUTPUT, PHOTO, started
 from development.package import ROOT
-from development.program import free_port
 from development.workflows import example_photo
-
-USUAL_PORT = 8188
 
 
 def main() -> int:
@@ -24,7 +21,7 @@ def main() -> int:
 
 def editor() -> None:
     """Run until Ctrl-C. Raises Failed when ComfyUI ends by itself."""
-    with started(ROOT / ".comfyui", free_port(USUAL_PORT)) as comfyui:
+    with started(ROOT / ".comfyui") as comfyui:
         comfyui.upload(PHOTO, example_photo())
         print(f"The editor: {comfyui.url}")
         print(f"Pictures go to {OUTPUT}; {PHOTO} is there to be loaded; the log is {comfyui.log_file}.")

@@ -41,6 +41,7 @@ TOOLS = [
 LITELLM = ["litellm[proxy]==1.106.2", "prisma==0.15.0"]
 # A real server of images, in an environment of its own. Today's diffusers wants a newer click than this allows.
 XINFERENCE = [TORCH, "xinference==4.1.0", "accelerate==1.15.0", "diffusers==0.36.0", "transformers==4.57.6"]
+XINFERENCE += ["pytest==9.2.0"]
 
 nox.options.envdir = str(ROOT / ".nox")
 # Nox knows how to stop a session on Ctrl-C, and does not on the signal that process managers send.
@@ -149,7 +150,7 @@ def litellm(session: nox.Session) -> None:
 @nox.session(venv_backend="none", requires=["comfyui", "litellm"])
 def scale(session: nox.Session) -> None:
     """Two ComfyUI processes behind one LiteLLM gateway with two upstreams: what docs/litellm.yaml promises."""
-    run(session, "development.scale", "--litellm-python", python_of("litellm"), *session.posargs)
+    run(session, "pytest", "-vs", "development/scale.py", *session.posargs, LITELLM_PYTHON=python_of("litellm"))
 
 
 @nox.session(reuse_venv=True, venv_backend="venv")
@@ -162,7 +163,9 @@ def servers(session: nox.Session) -> None:
         session.run("python", "-m", "pip", "uninstall", "--yes", "--quiet", "torchvision")
         stamp(session).write_text("\n".join(packages), encoding="utf-8")
     with session.chdir(ROOT):
-        session.run("python", "-m", "development.servers", *session.posargs, interrupt_timeout=2, terminate_timeout=15)
+        # Its libraries warn of each other.
+        command = ["pytest", "-v", "-W", "ignore", "development/servers.py", *session.posargs]
+        session.run("python", "-m", *command, interrupt_timeout=2, terminate_timeout=15)
 
 
 def stamp(session: nox.Session) -> Path:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from typing_extensions import Self
 
 HOST = "127.0.0.1"
+START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.02
@@ -25,53 +27,73 @@ class ProgramFailed(RuntimeError):
 
 
 class Program:
-    """Runs in `folder`, where its log is, with `env` as its whole environment; messages call it `name`."""
+    """Runs within a `with` block, in `folder`, where its log is; messages call it `name`.
 
-    def __init__(self, name: str, python: Path, folder: Path, env: Mapping[str, str]) -> None:
+    `arguments` are a script, or a module after `-m`, and what follows; `env` is the whole environment. It has started
+    when it answers at `url`.
+    """
+
+    process: subprocess.Popen[bytes]
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        arguments: Sequence[str],
+        url: str,
+        *,
+        env: Mapping[str, str],
+        python: Path = Path(sys.executable),
+    ) -> None:
         self.log_file = folder / f"{name.lower()}.log"
         self._name = name
-        self._python = python
         self._folder = folder
+        self._command = [str(python), str(LAUNCHER), *arguments]
+        self._url = url
         self._env = env
-        self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        """Its process, also when that has ended. Raises RuntimeError before the start."""
-        if self._process is None:
-            raise RuntimeError(f"{self._name} was not started: use it in a `with` block.")
-        return self._process
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
-    def start(self, arguments: Sequence[str], url: str, timeout_s: float) -> None:
-        """Run a script, or a module after `-m`, and wait until it answers at `url`.
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait until it answers.
 
         Raises ProgramFailed and TimeoutError, and leaves nothing running then.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._process = self._launch(arguments)
+        with self.log_file.open("wb") as log:
+            # In a process group of its own, so that Ctrl-C reaches only the caller, who then stops it in order.
+            self.process = subprocess.Popen(
+                self._command,
+                cwd=self._folder,
+                env=self._env,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+                start_new_session=True,
+            )
         try:
-            self.wait_until(lambda: _answers(url), timeout_s, "answer")
+            self.wait_until(self._answers, START_TIMEOUT_S, "answer")
         except BaseException:
             self.stop()
             raise
 
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> float:
         """End it and return the seconds it took; SIGINT stands for Ctrl-C. It is killed after 5 s."""
-        process = self._process
-        if process is None:
-            return 0.0
         start_s = time.monotonic()
-        try:
-            if process.poll() is None:
-                _send(process, sig)
+        if sys.platform == "win32" and sig == signal.SIGINT:
+            sig = signal.CTRL_BREAK_EVENT
+        with self.process as process:  # which closes its pipe at the end: that ends it, whatever else happens
+            process.send_signal(sig)
+            try:
                 process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        finally:
-            # Whatever else happens, a closed pipe ends it.
-            if process.stdin is not None:
-                process.stdin.close()
-        process.wait()
+            except subprocess.TimeoutExpired:
+                process.kill()
         return time.monotonic() - start_s
 
     def wait_until(self, done: Callable[[], bool], timeout_s: float, what: str) -> None:
@@ -87,30 +109,16 @@ class Program:
 
     def log(self) -> str:
         """What it wrote to its log so far."""
-        return self.log_file.read_text(encoding="utf-8", errors="replace") if self.log_file.exists() else ""
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
 
-    def _launch(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-        # In a process group of its own, so that Ctrl-C reaches only the caller, who then stops it in order.
-        group = 0
-        if sys.platform == "win32":
-            group = subprocess.CREATE_NEW_PROCESS_GROUP
-        with self.log_file.open("wb") as log:
-            try:
-                return subprocess.Popen(
-                    [str(self._python), str(LAUNCHER), *arguments],
-                    cwd=self._folder,
-                    env=self._env,
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    creationflags=group,
-                    start_new_session=True,
-                )
-            except OSError as err:
-                raise ProgramFailed(f"Cannot run {self._python}: {err}") from err
+    def _tail(self) -> str:
+        return "\n".join(self.log().splitlines()[-30:])
 
-    def _tail(self, lines: int = 30) -> str:
-        return "\n".join(self.log().splitlines()[-lines:])
+    def _answers(self) -> bool:
+        try:
+            return local_request("GET", self._url, timeout=PROBE_TIMEOUT_S).ok
+        except requests.RequestException:
+            return False
 
 
 def local_request(method: str, url: str, **content: Any) -> requests.Response:
@@ -120,28 +128,8 @@ def local_request(method: str, url: str, **content: Any) -> requests.Response:
         return session.request(method, url, **content)
 
 
-def free_port(preferred: int = 0) -> int:
-    """A TCP port on loopback that nothing listens on: the preferred one, if it is free."""
+def free_port() -> int:
+    """A TCP port on loopback that nothing listens on."""
     with socket.socket() as probe:
-        if sys.platform != "win32":
-            # A port whose last owner has just gone is free. On Windows the option means something else.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, preferred))
-        except OSError:
-            return free_port()
+        probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
-
-
-def _answers(url: str) -> bool:
-    try:
-        return local_request("GET", url, timeout=PROBE_TIMEOUT_S).ok
-    except requests.RequestException:
-        return False
-
-
-def _send(process: subprocess.Popen[bytes], sig: signal.Signals) -> None:
-    if sys.platform == "win32" and sig == signal.SIGINT:
-        process.send_signal(signal.CTRL_BREAK_EVENT)
-    else:
-        process.send_signal(sig)

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from development.comfyui import ComfyUI, problem
-from development.comfyui_source import comfyui_source
+from development.comfyui import ComfyUI, comfyui_source, problem
 from development.emulator import Emulator, RequestRecord
 from development.events import Listener
 from development.workflows import Workflow

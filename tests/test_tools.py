@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,11 +18,10 @@ import requests
 
 import dev
 from development import browser, demo, program
-from development.comfyui import ComfyUI, child_environment
-from development.comfyui_source import ComfyUINotFound, comfyui_copy
+from development.comfyui import ComfyUI, ComfyUINotFound, child_environment
 from development.console import Failed, guarded
 from development.package import ROOT, copy_package, modules
-from development.program import ProgramFailed, free_port
+from development.program import ProgramFailed
 
 # Stands in for ComfyUI where only its process matters.
 SERVER = """
@@ -47,8 +45,6 @@ def main_py(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source.mkdir()
     (source / "main.py").write_text(text, encoding="utf-8")
     monkeypatch.setenv("COMFYUI_PATH", str(source))
-    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
-    (tmp_path / "environment").mkdir()
 
 
 class TestPackage:
@@ -151,22 +147,7 @@ class TestComfyUI:
     def test_a_path_without_comfyui_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
         with pytest.raises(ComfyUINotFound, match=r"no main\.py"):
-            comfyui_copy()
-
-    def test_is_copied_anew_once_it_changed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        main_py("1", tmp_path, monkeypatch)
-        (tmp_path / "source" / "models").mkdir()
-        first = comfyui_copy()
-        assert comfyui_copy() == first
-        assert [path.name for path in first.iterdir()] == ["main.py"]
-        (tmp_path / "source" / "main.py").write_text("1 + 1", encoding="utf-8")
-        assert comfyui_copy() != first
-
-    def test_a_port_in_use_is_not_offered(self) -> None:
-        taken = free_port()
-        assert free_port(taken) == taken
-        with socket.create_server(("127.0.0.1", taken)):
-            assert free_port(taken) != taken
+            ComfyUI(tmp_path / "base")
 
 
 class TestConsole:
