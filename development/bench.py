@@ -251,7 +251,7 @@ def both_sides(folder: Path, effort: float, **env: str) -> Iterator[Bench]:
     """A bench, whose ComfyUIs have the photos."""
     with (
         Server() as server,
-        ComfyUI(folder / "theirs", env=env, args=["--comfy-api-base", server.origin], package=None) as theirs,
+        ComfyUI(folder / "theirs", env=env, args=["--comfy-api-base", server.origin], has_package=False) as theirs,
         ComfyUI(folder / "ours", env=env) as ours,
     ):
         for comfyui in (theirs, ours):

@@ -16,6 +16,8 @@ from pathlib import Path
 from playwright.sync_api import Browser, BrowserContext, ViewportSize, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
+from development.console import Failed
+
 # Where Chromium and Chrome are on Linux, macOS and Windows.
 USUAL_PLACES = (
     "chromium",
@@ -49,7 +51,7 @@ HOW_TO_GET_CHROMIUM = (
 )
 
 
-class ChromiumNotFound(RuntimeError):
+class ChromiumNotFound(Failed):
     """There is no Chromium to start; the message says how to get it."""
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import requests
 
+from development.console import Failed
 from development.events import Event, Listener
-from development.package import NAME, ROOT, copy_package
+from development.package import NAME, copy_package
 from development.program import HOST, Program, free_port, local_request
 
 Graph = Mapping[str, Mapping[str, Any]]
@@ -24,7 +25,7 @@ REQUEST_TIMEOUT_S = 30.0
 LAUNCHER = Path(__file__).with_name("comfyui_main.py")
 
 
-class ComfyUINotFound(RuntimeError):
+class ComfyUINotFound(Failed):
     """There is no ComfyUI to start."""
 
 
@@ -44,7 +45,7 @@ def comfyui_source() -> Path:
     return folder
 
 
-class QueueRefused(RuntimeError):
+class QueueRefused(Failed):
     """ComfyUI refused a graph; `body` is its answer, with `error` and `node_errors`."""
 
     def __init__(self, body: dict[str, Any]) -> None:
@@ -61,8 +62,8 @@ class QueueRefused(RuntimeError):
 class ComfyUI(Program):
     """Starts ComfyUI on entry to a `with` block, as users start it on a computer without a GPU; stops it on exit.
 
-    `env` is added to the environment, `args` to the command line. `package` is the checkout that is copied
-    into custom_nodes; None for a ComfyUI without it. Raises ComfyUINotFound.
+    `env` is added to the environment, `args` to the command line. Without `has_package`, it is
+    a ComfyUI without this package. Raises ComfyUINotFound.
     """
 
     def __init__(
@@ -71,13 +72,13 @@ class ComfyUI(Program):
         *,
         env: Mapping[str, str] | None = None,
         args: Sequence[str] = (),
-        package: Path | None = ROOT,
+        has_package: bool = True,
         output_dir: Path | None = None,
     ) -> None:
         self.base_dir = base_dir.resolve()
         self.output_dir = (output_dir or self.base_dir / "output").resolve()
         self.package_dir = self.base_dir / "custom_nodes" / NAME
-        self._package = package
+        self._has_package = has_package
         port = free_port()
         self.url = f"http://{HOST}:{port}"
         arguments = [
@@ -96,9 +97,9 @@ class ComfyUI(Program):
         """Install the package, start ComfyUI and wait until it answers. Raises what `Program.start` does."""
         for folder in (self.base_dir / "input", self.output_dir, self.package_dir.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        if self._package is not None:
+        if self._has_package:
             shutil.rmtree(self.package_dir, ignore_errors=True)
-            copy_package(self.package_dir, self._package)
+            copy_package(self.package_dir)
         super().start()
 
     def set_up(self, **settings: str) -> None:

@@ -8,12 +8,9 @@ from collections.abc import Callable
 
 import requests
 
-from development.comfyui import ComfyUINotFound, QueueRefused
-from development.program import ProgramFailed
-
 
 class Failed(RuntimeError):
-    """What a session is there for did not come about; the message is for whoever started it."""
+    """Something did not come about; the message is for whoever started a session."""
 
 
 def say(text: str) -> None:
@@ -33,7 +30,7 @@ def guarded(job: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
-    except (Failed, ProgramFailed, ComfyUINotFound, QueueRefused, TimeoutError, requests.RequestException) as err:
+    except (Failed, TimeoutError, requests.RequestException) as err:
         print(f"\n{err}", file=sys.stderr)
         return 1
     return 0

@@ -1,5 +1,8 @@
 """`python dev.py demo`: the node in a real ComfyUI, from a prompt and from a mask to pictures in `output/`.
 
+`python dev.py editor` leaves the same ComfyUI running for its editor in the browser. Its folder, `.comfyui`, is kept
+between runs, and with it the workflows that were saved in the editor.
+
 The emulator in this repository takes the part of the API, unless OPENAI_API_KEY or OPENAI_BASE_URL is set:
 then their server does, at its price.
 """
@@ -11,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,10 +31,6 @@ PHOTO = "hills-with-a-hole.png"
 RUN_TIMEOUT_S = 900.0
 
 
-def main() -> int:
-    return guarded(demo)
-
-
 def demo() -> None:
     """Run both workflows. Raises Failed, and whatever ComfyUI's start raises."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, started(Path(folder)) as comfyui:
@@ -43,6 +42,18 @@ def demo() -> None:
     print("Done. The pictures:")
     for picture in pictures:
         print(f"  {picture}")
+
+
+def editor() -> None:
+    """Run until Ctrl-C. Raises Failed when ComfyUI ends by itself."""
+    with started(ROOT / ".comfyui") as comfyui, suppress(KeyboardInterrupt):
+        comfyui.upload(PHOTO, example_photo())
+        print(f"The editor: {comfyui.url}")
+        print(f"Pictures go to {OUTPUT}; {PHOTO} is there to be loaded; the log is {comfyui.log_file}.")
+        say("Ctrl-C stops it.")
+        while comfyui.process.poll() is None:
+            time.sleep(0.5)  # a wait without an end would not let Windows deliver Ctrl-C
+        raise Failed(f"ComfyUI ended by itself; its log is {comfyui.log_file}.")
 
 
 @contextmanager
@@ -94,4 +105,4 @@ def show(comfyui: ComfyUI, title: str, workflow: Workflow) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(editor if sys.argv[1:] == ["--editor"] else demo))

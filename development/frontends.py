@@ -10,16 +10,12 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from development.comfyui import ComfyUI
+from development.console import Failed
 from development.emulator import Emulator
-from development.package import ROOT
 
 # The frontend that ComfyUI's own requirements pin, and two newer ones, which noxfile.py puts below this folder.
 FRONTENDS = ("pinned", "middle", "newest")
 FOLDER = Path(sys.prefix) / "frontends"
-
-
-class FrontendNotFound(RuntimeError):
-    """A frontend is not installed."""
 
 
 def version(frontend: str) -> str:
@@ -29,15 +25,15 @@ def version(frontend: str) -> str:
 
 
 @contextmanager
-def comfyui_for_browser(base_dir: Path, frontend: str, emulator: Emulator, package: Path = ROOT) -> Iterator[ComfyUI]:
-    """A running ComfyUI whose only way out is the emulator. Raises FrontendNotFound."""
+def comfyui_for_browser(base_dir: Path, frontend: str, emulator: Emulator) -> Iterator[ComfyUI]:
+    """A running ComfyUI whose only way out is the emulator. Raises Failed."""
     args = ["--comfy-api-base", emulator.origin]
     if frontend != "pinned":
         static = FOLDER / frontend / "comfyui_frontend_package" / "static"
         if not static.is_dir():
-            raise FrontendNotFound(f"A frontend is missing: {static}. `python dev.py tests` puts it there.")
+            raise Failed(f"A frontend is missing: {static}. `python dev.py tests` puts it there.")
         args += ["--front-end-root", str(static)]
-    with ComfyUI(base_dir, args=args, package=package) as comfyui:
+    with ComfyUI(base_dir, args=args) as comfyui:
         yield comfyui
 
 

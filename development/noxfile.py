@@ -97,7 +97,7 @@ def demo(session: nox.Session) -> None:
 @in_comfyui
 def editor(session: nox.Session) -> None:
     """The same ComfyUI, left running for its editor in the browser."""
-    run(session, "development.editor", *session.posargs)
+    run(session, "development.demo", "--editor")
 
 
 @in_comfyui
@@ -128,7 +128,7 @@ def fuzz(session: nox.Session) -> None:
 @in_comfyui
 def soak(session: nox.Session) -> None:
     """300 workflows in ComfyUI against a server that fails at random: prints figures, fails on a broken promise."""
-    run(session, "development.soak", *session.posargs)
+    run(session, "pytest", "-s", "tests/test_soak.py", *session.posargs, SOAK_WORKFLOWS="300")
 
 
 @in_comfyui

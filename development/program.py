@@ -14,6 +14,8 @@ from typing import Any
 import requests
 from typing_extensions import Self
 
+from development.console import Failed
+
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 5.0
@@ -22,7 +24,7 @@ POLL_INTERVAL_S = 0.02
 LAUNCHER = Path(__file__).with_name("program_main.py")
 
 
-class ProgramFailed(RuntimeError):
+class ProgramFailed(Failed):
     """A program did not start or ended by itself; the message ends with the last lines of its log."""
 
 

@@ -18,12 +18,12 @@ import requests
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from playwright.sync_api import Browser
 
-from development.browser import WINDOW, ChromiumNotFound, started_browser, visitor
+from development.browser import WINDOW, started_browser, visitor
 from development.comfyui import ComfyUI
 from development.console import Failed, guarded, say
 from development.editor_page import NODE, TEMPLATE, Editor
 from development.emulator import Emulator
-from development.frontends import FrontendNotFound, comfyui_for_browser, use_own_key, use_settings_page
+from development.frontends import comfyui_for_browser, use_own_key, use_settings_page
 from development.package import ROOT, copy_package
 from development.workflows import EXAMPLES, example_photo, inpainting
 
@@ -71,21 +71,18 @@ def main() -> int:
 
 def screenshots() -> None:
     """Make all pictures. Raises Failed."""
-    try:
-        with (
-            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-            Emulator() as emulator,
-            started_browser() as browser,
-            comfyui_for_browser(Path(folder), "newest", emulator) as comfyui,
-        ):
-            studio = Studio(comfyui, emulator, browser)
-            for scene in (kept, examples, templates, settings):
-                say(f"{scene.__name__} ...")
-                use_own_key(comfyui, emulator)
-                emulator.reset()
-                scene(studio)
-    except (ChromiumNotFound, FrontendNotFound) as err:
-        raise Failed(str(err)) from err
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        Emulator() as emulator,
+        started_browser() as browser,
+        comfyui_for_browser(Path(folder), "newest", emulator) as comfyui,
+    ):
+        studio = Studio(comfyui, emulator, browser)
+        for scene in (kept, examples, templates, settings):
+            say(f"{scene.__name__} ...")
+            use_own_key(comfyui, emulator)
+            emulator.reset()
+            scene(studio)
 
 
 def kept(studio: Studio) -> None:

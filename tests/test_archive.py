@@ -152,7 +152,7 @@ def test_the_archive_works_when_it_is_unpacked_into_custom_nodes(archive: Path, 
     with zipfile.ZipFile(archive) as file:
         file.extractall(tmp_path / "custom_nodes" / NAME)
     env = {"OPENAI_BASE_URL": own_key.emulator.base_url, "OPENAI_API_KEY": KEY}
-    with ComfyUI(tmp_path, env=env, package=None) as comfyui:
+    with ComfyUI(tmp_path, env=env, has_package=False) as comfyui:
         assert len(Stage(comfyui, own_key.emulator).pictures(text_to_image("out of the box", size="256x256"))) == 1
         for path in (
             f"/extensions/{NAME}/docs/OpenAIDalle2.md",

@@ -126,7 +126,7 @@ class TestComfyUI:
 
     def test_ends_when_its_caller_is_gone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         main_py(SERVER, tmp_path, monkeypatch)
-        with ComfyUI(tmp_path / "base", package=None) as server:
+        with ComfyUI(tmp_path / "base", has_package=False) as server:
             assert server.process.stdin is not None
             server.process.stdin.close()
             assert server.process.wait(10) == 1
@@ -135,14 +135,14 @@ class TestComfyUI:
         deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         main_py(deaf + SERVER, tmp_path, monkeypatch)
         monkeypatch.setattr(program, "STOP_TIMEOUT_S", 0.2)
-        with ComfyUI(tmp_path / "base", package=None) as server:
+        with ComfyUI(tmp_path / "base", has_package=False) as server:
             server.stop()
             assert server.process.returncode not in (None, 0)
 
     def test_one_that_does_not_start_shows_its_log(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         main_py("print('no such disk')\nraise SystemExit(3)", tmp_path, monkeypatch)
         with pytest.raises(ProgramFailed, match=r"ended with code 3.*\n.*no such disk"):
-            ComfyUI(tmp_path / "base", package=None).start()
+            ComfyUI(tmp_path / "base", has_package=False).start()
 
     def test_a_path_without_comfyui_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
