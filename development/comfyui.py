@@ -46,17 +46,11 @@ def comfyui_source() -> Path:
 
 
 class QueueRefused(Failed):
-    """ComfyUI refused a graph; `body` is its answer, with `error` and `node_errors`."""
+    """ComfyUI refused a graph, for the reasons in `node_errors`."""
 
-    def __init__(self, body: dict[str, Any]) -> None:
-        self.body = body
-        self.node_errors: dict[str, Any] = body.get("node_errors") or {}
-        details = [
-            f"node {node_id}: {error.get('message')}: {error.get('details')}"
-            for node_id, node in self.node_errors.items()
-            for error in node.get("errors", [])
-        ]
-        super().__init__("; ".join([str(body.get("error", {}).get("message")), *details]))
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.node_errors: dict[str, Any] = answer["node_errors"]
+        super().__init__(f"ComfyUI refused the workflow: {answer}")
 
 
 class ComfyUI(Program):

@@ -6,8 +6,6 @@ import signal
 import sys
 from collections.abc import Callable
 
-import requests
-
 
 class Failed(RuntimeError):
     """Something did not come about; the message is for whoever started a session."""
@@ -30,7 +28,7 @@ def guarded(job: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
-    except (Failed, TimeoutError, requests.RequestException) as err:
+    except (Failed, OSError) as err:
         print(f"\n{err}", file=sys.stderr)
         return 1
     return 0

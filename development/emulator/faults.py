@@ -54,6 +54,7 @@ FAULTS: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(("html", "slow", "drip", "endless_body", "drop_before", "drop_after", "drop_during"), EVERYWHERE),
     **dict.fromkeys(("not_an_image", "svg_bomb", "huge_png"), EVERYWHERE),
     **dict.fromkeys(("empty", "wrong_shape", "truncated_json", "invalid_base64", "file_path_url"), POSTS),
+    "": frozenset(),
 }
 
 
@@ -92,6 +93,9 @@ class Fault:
         return dataclasses.replace(refusal, headers=headers)
 
 
+NO_FAULT = Fault("")
+
+
 class FaultQueue:
     """What goes wrong next: faults in the order they were added, then those drawn by chance."""
 
@@ -108,7 +112,7 @@ class FaultQueue:
         self._choices, self._probability = tuple(faults), probability
         self._random = random.Random(seed)  # noqa: S311 - chance for tests, not for secrets
 
-    def take(self, route: str) -> Fault | None:
+    def take(self, route: str) -> Fault:
         """Return what goes wrong with a request for `route`, and count it off."""
         for fault in self._pending:
             if fault.applies_to(route):
@@ -118,7 +122,7 @@ class FaultQueue:
         choices = [fault for fault in self._choices if fault.applies_to(route)]
         if choices and self._random.random() < self._probability:
             return self._random.choice(choices)
-        return None
+        return NO_FAULT
 
     def clear(self) -> None:
         """Let nothing more go wrong."""

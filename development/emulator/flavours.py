@@ -74,7 +74,7 @@ FLAVOURS: Mapping[str, Flavour] = {
         model_unknown=Refusal(400, "Invalid model name passed in model={value}. Call `/v1/models` to view them."),
     ),
     # It edits at a route of its own, which the nodes do not know.
-    "localai": Flavour(auth="none", error_body=status_error, edits=False, result="url", model_missing=MODEL_MISSING),
+    "localai": Flavour(auth="none", error_body=status_error, edits=False, model_missing=MODEL_MISSING),
     "vllm": Flavour(
         auth="none",
         error_body=status_error,
@@ -83,7 +83,6 @@ FLAVOURS: Mapping[str, Flavour] = {
         model_unknown=Refusal(400, "Model mismatch: request specifies '{value}' but server is running {models}."),
         mask_field="mask_image",
         white_is_edit=True,
-        item_extras={"url": None, "revised_prompt": None},
     ),
     "sdcpp": Flavour(
         auth="none",

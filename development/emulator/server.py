@@ -16,7 +16,7 @@ from aiohttp import web
 from development.app_server import AppServer
 
 from .delivery import deliver, drop
-from .faults import BAD_PICTURES, STATUSES, Fault, FaultQueue, spoilt
+from .faults import BAD_PICTURES, NO_FAULT, STATUSES, Fault, FaultQueue, spoilt
 from .flavours import FLAVOURS
 from .job import Flavour, Job
 from .studio import Knobs, Picture, produce
@@ -135,22 +135,21 @@ class Emulator(AppServer, Knobs):
         return handle
 
     async def _play(
-        self, request: web.Request, record: RequestRecord, fault: Fault | None, flavour: Flavour, work: Work
+        self, request: web.Request, record: RequestRecord, fault: Fault, flavour: Flavour, work: Work
     ) -> web.StreamResponse:
-        name = fault.name if fault else ""
-        if fault and name == "drop_before":
+        if fault.name == "drop_before":
             await asyncio.sleep(fault.delay_s)
             drop(request)
             return web.Response()
-        delay_s = fault.delay_s if fault else 0
+        delay_s = fault.delay_s
         try:
             await read_body(request, record)
-            if fault and name in STATUSES:
+            if fault.name in STATUSES:
                 raise fault.refusal()
-            answer = spoilt(await work(record, name), name)
+            answer = spoilt(await work(record, fault.name), fault.name)
         except Refusal as refusal:
             answer = _refusal_answer(refusal, flavour)
-            fault = None  # it spoils good answers only
+            fault = NO_FAULT  # it spoils good answers only
         record.billed = answer.pictures
         await asyncio.sleep(delay_s)
         return await deliver(request, record, answer, fault)
