@@ -42,7 +42,7 @@ from development.package import ROOT
 from development.workflows import Workflow, example_photo
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-MARKERS = ("<!-- table -->", "<!-- end of table -->")
+MARKER = "<!-- table -->"  # what is below it is replaced
 TITLES = "| what | ComfyUI's own node, or as said | this package | ratio |\n|---|---|---|---|"
 BASE_PATH = "/proxy/openai"
 RUN_TIMEOUT_S = 600.0
@@ -294,11 +294,8 @@ def measure(effort: float, *, write: bool) -> None:
             say(row)
             lines.append(row)
     if write:
-        start, end = MARKERS
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(start)
-        after = rest.partition(end)[2]
-        table = "\n".join(lines)
-        PAGE.write_text(f"{before}{start}\n\n{table}\n\n{end}{after}", encoding="utf-8")
+        text = PAGE.read_text(encoding="utf-8").partition(MARKER)[0]
+        PAGE.write_text("\n".join([text + MARKER, "", *lines, ""]), encoding="utf-8")
         say(f"Written: {PAGE}")
 
 

@@ -6,7 +6,6 @@ import importlib.util
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 ALIAS = "dalle2"
@@ -19,25 +18,19 @@ FILES = ("pyproject.toml", "requirements.txt", ".env.example", *PAGES)
 FOLDERS = ("web", "locales", "example_workflows", "docs")
 
 
-def load_package() -> ModuleType:
+def load_package() -> None:
     """Load the repository's root as the module `dalle2`, the way ComfyUI loads it; once per process.
 
     The name of the folder does not matter: it need not be a Python identifier.
     """
     if ALIAS in sys.modules:
-        return sys.modules[ALIAS]
+        return
     init = ROOT / "__init__.py"
     spec = importlib.util.spec_from_file_location(ALIAS, init, submodule_search_locations=[str(ROOT)])
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot load {init}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[ALIAS] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[ALIAS]
-        raise
-    return module
+    sys.modules[ALIAS] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[ALIAS])
 
 
 def modules(root: Path = ROOT) -> list[Path]:

@@ -52,7 +52,7 @@ class Emulator(AppServer, Knobs):
         self._flavour = FLAVOURS[server]
         self._models = models
         self._keep_files = keep_files
-        self._log: list[RequestRecord] = []
+        self.requests: list[RequestRecord] = []  # in order of arrival
         self._faults = FaultQueue()
         self._pictures: dict[str, Picture] = {}  # by their paths
 
@@ -62,14 +62,9 @@ class Emulator(AppServer, Knobs):
         return f"{self.origin}{self._flavour.base_path}"
 
     @property
-    def requests(self) -> tuple[RequestRecord, ...]:
-        """Every request so far, in order of arrival."""
-        return tuple(self._log)
-
-    @property
     def posts(self) -> tuple[RequestRecord, ...]:
         """The requests that asked for pictures, whether or not they got any."""
-        return tuple(r for r in self.requests if r.method == "POST" and "/images/" in r.path)
+        return tuple(r for r in list(self.requests) if r.method == "POST" and "/images/" in r.path)
 
     @property
     def paid_pictures(self) -> int:
@@ -78,7 +73,7 @@ class Emulator(AppServer, Knobs):
 
     def clear(self) -> None:
         """Empty the log and drop the faults that have not struck."""
-        self._log.clear()
+        self.requests.clear()
         self._faults.clear()
 
     def reset(self) -> None:
@@ -123,7 +118,7 @@ class Emulator(AppServer, Knobs):
         async def handle(request: web.Request) -> web.StreamResponse:
             headers = {name.lower(): value for name, value in request.headers.items()}
             record = RequestRecord(request.method, request.path, dict(request.query), headers, time.monotonic())
-            self._log.append(record)
+            self.requests.append(record)
             try:
                 return await self._play(request, record, self._faults.take(route), flavour, work)
             except ConnectionError:
