@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from development.package import ALIAS, DEVELOPMENT_SCRIPTS, ROOT, copy_modules
+from development.package import ALIAS, DEVELOPMENT_SCRIPTS, ROOT, copy_package
 
 # In the checkout, because several checkouts can share an environment. It is kept between runs, so that mypy finds what
 # it remembers of unchanged files.
@@ -32,7 +32,7 @@ def copy_sources(folder: Path) -> None:
     """Make in `folder` the tree that mypy is to check."""
     for name in (ALIAS, *FOLDERS):
         shutil.rmtree(folder / name, ignore_errors=True)
-    copy_modules(folder / ALIAS)
+    copy_package(folder / ALIAS)
     for name in ("pyproject.toml", *DEVELOPMENT_SCRIPTS):
         shutil.copy2(ROOT / name, folder)
     for name in FOLDERS:

@@ -41,23 +41,16 @@ def modules(root: Path = ROOT) -> list[Path]:
     return found
 
 
-def copy_modules(destination: Path, root: Path = ROOT) -> None:
-    """Copy the package's own modules, each to its place below `destination`."""
-    for path in modules(root):
-        copy = destination / path.relative_to(root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, copy)
-
-
 def copy_package(destination: Path, root: Path = ROOT) -> Path:
     """Copy to `destination` what an installation holds, and return `destination`.
 
     What to take is a list, not what to leave: a `.env` with somebody's key can then never come along.
     """
-    copy_modules(destination, root)
-    for name in FILES:
-        if (root / name).is_file():
-            shutil.copy2(root / name, destination)
+    for path in [*modules(root), *(root / name for name in FILES)]:
+        if path.is_file():
+            copy = destination / path.relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
     for folder in FOLDERS:
         if (root / folder).is_dir():
             ignore = shutil.ignore_patterns("__pycache__", ".*")

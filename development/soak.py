@@ -12,7 +12,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +48,6 @@ ENVIRONMENT = {
 }
 SHOWN_AS = "RuntimeError"  # an error of the package, as ComfyUI shows it
 SAYS_LOST = re.compile(r"(may have|probably) been charged")
-
-
-@dataclass(frozen=True)
-class Load:
-    """What ComfyUI's process holds: threads, connections to the API and MiB of memory."""
-
-    threads: int
-    sockets: int
-    mib: float
 
 
 class Soak:
@@ -131,17 +121,18 @@ class Soak:
         """How many pictures a workflow has cost so far."""
         return sum(request.billed for request in self.calls(prompt))
 
-    def load(self) -> Load:
-        """The least that is seen for a while, once the calls in the background are over."""
+    def load(self) -> tuple[int, float]:
+        """ComfyUI's threads and MiB of memory, once the calls in the background are over."""
         self.emulator.fail_at_random([], 0, 0)
         process = psutil.Process(self.comfyui.process.pid)
-        start_s = time.monotonic()
-        seen: list[Load] = []
-        while time.monotonic() < start_s + 2 or (seen[-1].sockets and time.monotonic() < start_s + SETTLE_S):
-            links = [link for link in process.net_connections() if link.raddr and link.raddr.port == self.emulator.port]
-            seen.append(Load(process.num_threads(), len(links), process.memory_info().rss / 2**20))
-            time.sleep(0.2)
-        return Load(min(s.threads for s in seen), seen[-1].sockets, min(s.mib for s in seen))
+
+        def has_no_connection() -> bool:
+            links = process.net_connections()
+            return not any(link.raddr and link.raddr.port == self.emulator.port for link in links)
+
+        self.comfyui.wait_until(has_no_connection, SETTLE_S, "close its connections to the API")
+        time.sleep(2)  # the last threads end
+        return process.num_threads(), process.memory_info().rss / 2**20
 
 
 def kind_of(entry: Mapping[str, Any], error: str) -> str:
@@ -162,16 +153,16 @@ def check(folder: Path, count: int, seed: int) -> None:
             warm_up = round(count * WARM_UP)
             for number in range(warm_up):
                 made.finish(number)
-            warm = made.load()
+            warm_threads, warm_mib = made.load()
             for number in range(warm_up, count):
                 made.finish(number)
-            end = made.load()
+            threads, mib = made.load()
     print(f"{count} workflows in {time.monotonic() - start_s:.0f} s, seed {seed}")
     print(f"{made.outcomes.total()} runs: {', '.join(f'{n} {name}' for name, n in made.outcomes.most_common())}")
     print(f"{made.delivered} pictures were delivered, {made.lost} were lost, as errors said")
-    print(f"longest run: {made.longest_s:.1f} s; when warm: {warm}; at the end: {end}")
+    print(f"longest run: {made.longest_s:.1f} s")
+    print(f"threads: {warm_threads}, later {threads}; memory: {warm_mib:.0f} MiB, later {mib:.0f} MiB")
     assert emulator.paid_pictures == made.delivered + made.lost
     assert made.outcomes["pictures"] == count and made.outcomes.total() > count
-    assert not end.sockets
-    assert end.threads <= warm.threads + MAX_MORE_THREADS
-    assert end.mib <= warm.mib + MAX_MORE_MIB
+    assert threads <= warm_threads + MAX_MORE_THREADS
+    assert mib <= warm_mib + MAX_MORE_MIB

@@ -17,34 +17,20 @@ SAVED = ROOT / "tests" / "workflows"
 Workflow = dict[str, dict[str, Any]]
 
 
-def text_to_image(
-    prompt: str, *, size: str = "1024x1024", n: int = 1, seed: int = 0, prefix: str = "dalle2"
-) -> Workflow:
-    """Node 1 draws, node 2 saves to `output/<prefix>_00001_.png`."""
-    inputs = {"prompt": prompt, "seed": seed, "size": size, "n": n}
-    return {"1": {"class_type": "OpenAIDalle2", "inputs": inputs}, "2": _save("1", prefix)}
-
-
-def inpainting(
-    prompt: str,
-    image_name: str,
-    *,
-    size: str = "1024x1024",
-    n: int = 1,
-    seed: int = 0,
-    prefix: str = "dalle2-inpainting",
-) -> Workflow:
-    """Node 1 draws into the transparent parts of `input/<image_name>`, node 2 saves, node 3 loads."""
-    inputs = {"prompt": prompt, "seed": seed, "size": size, "n": n, "image": ["3", 0], "mask": ["3", 1]}
+def text_to_image(prompt: str, *, prefix: str = "dalle2", **inputs: Any) -> Workflow:
+    """Node 1 draws, with `inputs` beside the usual ones; node 2 saves to `output/<prefix>_00001_.png`."""
+    usual = {"seed": 0, "size": "1024x1024", "n": 1}
     return {
-        "1": {"class_type": "OpenAIDalle2", "inputs": inputs},
-        "2": _save("1", prefix),
-        "3": {"class_type": "LoadImage", "inputs": {"image": image_name}},
+        "1": {"class_type": "OpenAIDalle2", "inputs": {"prompt": prompt, **usual, **inputs}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": prefix}},
     }
 
 
-def _save(node_id: str, prefix: str) -> dict[str, Any]:
-    return {"class_type": "SaveImage", "inputs": {"images": [node_id, 0], "filename_prefix": prefix}}
+def inpainting(prompt: str, image_name: str, *, prefix: str = "dalle2-inpainting", **inputs: Any) -> Workflow:
+    """The same, drawing into the transparent parts of `input/<image_name>`, which node 3 loads."""
+    graph = text_to_image(prompt, prefix=prefix, image=["3", 0], mask=["3", 1], **inputs)
+    graph["3"] = {"class_type": "LoadImage", "inputs": {"image": image_name}}
+    return graph
 
 
 def example_photo(side: int = 1024, scene: str = "A calm sea") -> bytes:

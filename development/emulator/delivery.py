@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import socket
-import struct
 import time
 from collections.abc import Iterator
 
@@ -64,10 +61,5 @@ def _pieces(answer: Answer, fault: Fault) -> Iterator[tuple[bytes, float]]:
 
 def drop(request: web.Request) -> None:
     """Drop the connection at once: what the client still sends or waits for is lost."""
-    transport = request.transport
-    if transport is None:
-        return
-    # Lingering for no time makes the kernel send RST instead of a polite FIN.
-    linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    transport.abort()
+    if request.transport is not None:
+        request.transport.abort()
