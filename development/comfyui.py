@@ -103,15 +103,13 @@ class ComfyUI(Program):
 
     def object_info(self, node_id: str) -> dict[str, Any]:
         """What ComfyUI tells the editor about a node. Raises KeyError for a node that it does not have."""
-        info: dict[str, Any] = self._get(f"/object_info/{node_id}")[node_id]
+        info: dict[str, Any] = self._request("GET", f"/object_info/{node_id}").json()[node_id]
         return info
 
     def queue(self, graph: Graph, *, extra_data: Mapping[str, Any] | None = None, client_id: str | None = None) -> str:
         """Queue a graph in API format and return the id of the prompt. Raises QueueRefused."""
-        body: dict[str, Any] = {"prompt": graph, "extra_data": dict(extra_data or {})}
-        if client_id is not None:
-            body["client_id"] = client_id
-        response = self._request("POST", "/prompt", json=body)
+        body = {"prompt": graph, "extra_data": dict(extra_data or {}), "client_id": client_id}
+        response = local_request("POST", f"{self.url}/prompt", json=body, timeout=REQUEST_TIMEOUT_S)
         if response.status_code == 400:
             raise QueueRefused(response.json())
         response.raise_for_status()
@@ -125,64 +123,53 @@ class ComfyUI(Program):
         history: dict[str, dict[str, Any]] = {}
 
         def ended() -> bool:
-            history.update(self._get(f"/history/{prompt_id}"))
+            history.update(self._request("GET", f"/history/{prompt_id}").json())
             return prompt_id in history
 
         self.wait_until(ended, timeout_s, f"end prompt {prompt_id}")
         return history[prompt_id]
 
-    def run(
-        self,
-        graph: Graph,
-        *,
-        timeout_s: float = 60,
-        extra_data: Mapping[str, Any] | None = None,
-        client_id: str | None = None,
-    ) -> dict[str, Any]:
-        """Queue a graph and wait for it: `queue` and `wait` in one."""
-        return self.wait(self.queue(graph, extra_data=extra_data, client_id=client_id), timeout_s)
+    def run(self, graph: Graph, *, timeout_s: float = 60, **options: Any) -> dict[str, Any]:
+        """Queue a graph, with the options of `queue`, and wait for it."""
+        return self.wait(self.queue(graph, **options), timeout_s)
 
     def interrupt(self) -> None:
         """Cancel what is running, as the editor's Cancel does."""
-        self._request("POST", "/interrupt", json={}).raise_for_status()
+        self._request("POST", "/interrupt", json={})
 
     def pictures(self, entry: Mapping[str, Any]) -> list[Path]:
         """The files that a prompt's SaveImage nodes wrote, in the order of the node ids."""
-        outputs = sorted(entry.get("outputs", {}).items())
-        images = [image for _, output in outputs for image in output.get("images", [])]
-        return [
-            self.output_dir / image["subfolder"] / image["filename"] for image in images if image["type"] == "output"
-        ]
+        paths = []
+        for _, output in sorted(entry["outputs"].items()):
+            for image in output.get("images", []):
+                if image["type"] == "output":
+                    paths.append(self.output_dir / image["subfolder"] / image["filename"])
+        return paths
 
     def upload(self, name: str, data: bytes) -> str:
         """Put a picture into the input folder, as the editor does; returns the name for LoadImage."""
         files = {"image": (name, data)}
-        response = self._request("POST", "/upload/image", files=files, data={"overwrite": "true"})
-        response.raise_for_status()
-        return str(response.json()["name"])
+        return str(self._request("POST", "/upload/image", files=files, data={"overwrite": "true"}).json()["name"])
 
     def listen(self, on_event: Callable[[Event], None] | None = None) -> Listener:
         """A listener on the websocket: queue with its `client_id` within its `with` block."""
         return Listener(self.url, on_event)
 
-    def _get(self, path: str) -> Any:
-        response = self._request("GET", path)
-        response.raise_for_status()
-        return response.json()
-
     def _request(self, method: str, path: str, **content: Any) -> requests.Response:
-        return local_request(method, self.url + path, timeout=REQUEST_TIMEOUT_S, **content)
+        response = local_request(method, self.url + path, timeout=REQUEST_TIMEOUT_S, **content)
+        response.raise_for_status()
+        return response
 
 
 def problem(entry: Mapping[str, Any]) -> str | None:
     """What went wrong with a prompt, in ComfyUI's words; None when it succeeded."""
-    status = entry.get("status") or {}
-    for kind, details in status.get("messages", []):
+    for kind, details in entry["status"]["messages"]:
         if kind == "execution_error":
             return f"{details['node_type']}: {details['exception_message'].strip()}"
         if kind == "execution_interrupted":
             return "interrupted"
-    return None if status.get("status_str") == "success" else f"status {status.get('status_str')!r}"
+    status = entry["status"]["status_str"]
+    return None if status == "success" else f"status {status!r}"
 
 
 def child_environment(parent: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
