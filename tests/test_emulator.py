@@ -1,15 +1,19 @@
-"""The emulator by itself: as strict as OpenAI, pictures that show what was asked for, and a quick end.
+"""The emulator by itself: as strict as OpenAI, like three servers that were recorded, and with pictures that show it.
 
-What its faults are and what it logs, the tests of the nodes show.
+What its faults are, what it logs and how it plays the other servers, the tests of the nodes show.
 """
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,21 +25,44 @@ from PIL import Image, ImageChops
 
 from development.emulator import Emulator, Fault
 from development.emulator.painter import draw_scene
-from tests.emulated import KEY, edit, generate, half_mask, pictures, png
+from tests.loopback import wait_for
+from tests.pictures import file_of, png
+
+KEY = {"Authorization": "Bearer sk-emulated"}
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Emulator]:
-    with Emulator() as emulator:
-        yield emulator
+def generate(emulator: Emulator, **fields: Any) -> requests.Response:
+    url = f"{emulator.base_url}/images/generations"
+    return requests.post(url, json={"prompt": "mountains", **fields}, headers=KEY, timeout=10)
+
+
+def edit(emulator: Emulator, image: bytes, mask: bytes, **fields: Any) -> requests.Response:
+    files = {"image": ("image.png", image, "image/png"), "mask": ("mask.png", mask, "image/png")}
+    url = f"{emulator.base_url}/images/edits"
+    return requests.post(url, data={"prompt": "mountains", **fields}, files=files, headers=KEY, timeout=10)
+
+
+def half_mask(side: int) -> bytes:
+    """The mask of the project: white, transparent on the left; black, opaque on the right."""
+    mask = Image.new("RGBA", (side, side), (0, 0, 0, 255))
+    mask.paste((255, 255, 255, 0), (0, 0, side // 2, side))
+    return file_of(mask)
+
+
+def pictures(response: requests.Response) -> list[Image.Image]:
+    assert response.status_code == 200, response.text
+    return [Image.open(io.BytesIO(base64.b64decode(item["b64_json"]))) for item in response.json()["data"]]
+
+
+PHOTO = png((64, 64))
 
 
 @pytest.fixture
-def openai(running: Emulator) -> Emulator:
+def openai() -> Iterator[Emulator]:
     """An OpenAI whose pictures are small."""
-    running.reset()
-    running.answer_size = (256, 256)
-    return running
+    with Emulator() as emulator:
+        emulator.answer_size = (256, 256)
+        yield emulator
 
 
 @pytest.mark.parametrize(
@@ -66,10 +93,10 @@ def test_openai_refuses_a_wrong_field_by_name(openai: Emulator, fields: dict[str
 @pytest.mark.parametrize(
     ("image", "mask", "code"),
     [
-        (b"no picture", half_mask((64, 64)), "invalid_image_file"),
-        (png(), png("RGB"), "invalid_mask_format"),
-        (png(), half_mask((8, 8)), "invalid_mask_format"),
-        (png(), half_mask((64, 64)), None),
+        (b"no picture", half_mask(64), "invalid_image_file"),
+        (PHOTO, PHOTO, "invalid_mask_format"),
+        (PHOTO, half_mask(8), "invalid_mask_format"),
+        (PHOTO, half_mask(64), None),
     ],
 )
 def test_openai_edits_only_with_the_right_files(openai: Emulator, image: bytes, mask: bytes, code: str | None) -> None:
@@ -121,21 +148,15 @@ def test_any_prompt_can_be_drawn(openai: Emulator, prompt: str) -> None:
 
 @pytest.mark.parametrize("fault", [None, "drip", "endless_body"])
 def test_it_stops_promptly_while_requests_hang(fault: str | None) -> None:
-    def swallow() -> None:
-        with pytest.raises(requests.RequestException):
-            generate(emulator, model="gpt-image-2")
-
-    with Emulator(delay_s=0 if fault else 60) as emulator:
-        if fault:
-            emulator.fail(Fault(fault))
-        thread = threading.Thread(target=swallow)
-        thread.start()
-        while not emulator.posts or not emulator.posts[0].fields:
-            time.sleep(0.01)
-        stopped = time.monotonic()
-    assert time.monotonic() - stopped < 1
-    thread.join(5)
-    assert not thread.is_alive()
+    with ThreadPoolExecutor() as pool:
+        with Emulator(delay_s=0 if fault else 60) as emulator:
+            if fault:
+                emulator.fail(Fault(fault))
+            asked = pool.submit(generate, emulator, model="gpt-image-2")
+            wait_for(lambda: any(post.fields for post in emulator.posts))
+            stopped = time.monotonic()
+        assert time.monotonic() - stopped < 1
+        assert isinstance(asked.exception(5), requests.RequestException)
 
 
 def test_it_runs_on_its_own_and_says_what_to_set(openai: Emulator) -> None:
@@ -150,3 +171,93 @@ def test_it_runs_on_its_own_and_says_what_to_set(openai: Emulator) -> None:
     assert (listed.status_code, refused.status_code) == (200, 429)
     taken = subprocess.run([*command, str(openai.port)], cwd=folder, capture_output=True, text=True, check=False)
     assert taken.returncode == 1 and str(openai.port) in taken.stderr
+
+
+# `recordings.jsonl` holds what three servers answered that were started and asked on 2026-11-24: stable-diffusion.cpp's
+# sd-server, SGLang 0.5.23 and Xinference 4.1.0. A line is one request, which changes one thing in the request "ok", and
+# status, content type and error, or the keys of the answer beside `data`, the number of pictures and the first of them.
+# PORT, N, UUID and /SERVER stand for what differs from run to run. What the node never sends is left out.
+SERVERS = ["sdcpp", "sglang", "xinference"]
+LINES = [json.loads(line) for line in Path(__file__).with_name("recordings.jsonl").read_text("utf-8").splitlines()]
+OK: dict[str, Any] = {"model": "tiny-sd", "prompt": "x", "n": 1, "size": "256x256", "response_format": "b64_json"}
+FILES = {"image": png((256, 256), mode="RGBA"), "mask": half_mask(256)}
+# None leaves a field out.
+CHANGES: dict[str, dict[str, Any]] = {
+    "ok": {},
+    "model wrong": {"model": "nope"},
+    "no model": {"model": None},
+    "quality": {"quality": "low"},
+    "response_format url": {"response_format": "url"},
+    "response url": {"response_format": "url"},
+    "no response_format": {"response_format": None},
+    "response_format bogus": {"response_format": "bogus"},
+    "no prompt": {"prompt": None},
+    "n=2": {"n": 2},
+    "size auto": {"size": "auto"},
+    "size junk": {"size": "junk"},
+    "unknown field": {"style": "vivid"},
+    "seed": {"seed": 1},
+    "no mask": {"mask": None},
+    "no image": {"image": None},
+    "image[]": {"image": None, "image[]": png((64, 64), mode="RGBA")},
+    "image+image[]": {"image[]": png((64, 64), mode="RGBA")},
+    "mask_image": {"mask": None, "mask_image": half_mask(64)},
+    "mask other size": {"mask": half_mask(32)},
+    "image junk": {"image": b"junk"},
+    "mask junk": {"mask": b"junk"},
+}
+
+
+def send(emulator: Emulator, sent: str) -> requests.Response:
+    route, _, name = sent.partition(" ")
+    fields = {**OK, **(FILES if route == "edit" else {}), **CHANGES[name]}
+    body = {key: value for key, value in fields.items() if value is not None}
+    if route == "gen":
+        return requests.post(f"{emulator.base_url}/images/generations", json=body, timeout=5)
+    parts = {k: (f"{k}.png", v, "image/png") if isinstance(v, bytes) else (None, str(v)) for k, v in body.items()}
+    return requests.post(f"{emulator.base_url}/images/edits", files=parts, timeout=5)
+
+
+def described(response: requests.Response) -> Any:
+    """An answer as the recordings describe it."""
+    if response.status_code != 200:
+        return response.json() if "json" in response.headers["Content-Type"] else response.text
+    body = response.json()
+    item = dict(body["data"][0])
+    if item.get("b64_json"):
+        picture = Image.open(io.BytesIO(base64.b64decode(item["b64_json"])))
+        item["b64_json"] = f"{picture.format} {picture.mode} {picture.size}"
+    return {"keys": sorted(body.keys() - {"data"}), "n": len(body["data"]), "item": item}
+
+
+def alike(value: Any) -> Any:
+    """The value without what differs from run to run."""
+    if isinstance(value, dict):
+        names = value.keys() - {"input", "ctx", "revised_prompt"}
+        return {name: alike(value[name]) for name in names}
+    if isinstance(value, list):
+        return [alike(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    value = re.sub(r"^/(root|SERVER)/.*", "a path on the server", value)
+    return re.sub(r"UUID|[0-9a-f]{32}|0x\w+|\d+|PORT|\bN\b", "#", value)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_answers_like_the_recording_of_the_real_server(server: str) -> None:
+    lines = [line for line in LINES if line["server"] == server and line["sent"] != "models"]
+    assert len(lines) > 25
+    with Emulator(server, models=["tiny-sd"]) as emulator:
+        for line in lines:
+            response = send(emulator, line["sent"])
+            came = (response.status_code, response.headers["Content-Type"], alike(described(response)))
+            assert came == (line["status"], line["type"], alike(line["answer"])), line["sent"]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_lists_its_model_like_the_recording(server: str) -> None:
+    (line,) = (line for line in LINES if line["server"] == server and line["sent"] == "models")
+    with Emulator(server) as emulator:
+        (listed,) = requests.get(f"{emulator.base_url}/models", timeout=5).json()["data"]
+    assert listed.keys() >= set(line["answer"]["keys"])
+    assert listed["owned_by"] == line["answer"]["owned_by"]
