@@ -14,32 +14,35 @@ from development.comfyui import ComfyUI
 from development.emulator import Emulator
 from development.package import load_package
 from development.workflows import text_to_image
-from tests.stage import KEY, Stage, watch_log
+from tests.stage import KEY, LOG_WATCHER, Stage
 
 load_package()
 
-from tests.loopback import Node  # noqa: E402 - it imports the package under that name
+from dalle2.comfyui import NodeRunner  # noqa: E402 - now that it has that name
+from dalle2.generation.answer_cache import AnswerCache  # noqa: E402
+from dalle2.generation.fallback import ServerMemory  # noqa: E402
+from dalle2.nodes import DalleNode  # noqa: E402
+from dalle2.settings import SettingsFiles  # noqa: E402
+from tests.loopback import Node  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_from_outside(monkeypatch: pytest.MonkeyPatch, cache: AnswerCache) -> None:
     """Nothing of this machine or of another test reaches the node: no settings, proxies, memories or answers."""
-    from dalle2.comfyui import NodeRunner
-    from dalle2.generation.answer_cache import AnswerCache
-    from dalle2.generation.fallback import ServerMemory
-    from dalle2.nodes import DalleNode
-    from dalle2.settings import SettingsFiles
-
     ours = ("OPENAI_", "DALLE2_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     for name in list(os.environ):
         if name.upper().startswith(ours) or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", os.devnull)
-    cache = AnswerCache()
     monkeypatch.setattr(DalleNode, "memory", ServerMemory())
     monkeypatch.setattr(DalleNode, "cache", cache)
     monkeypatch.setattr(DalleNode, "runner", NodeRunner(cache))
     monkeypatch.setattr(DalleNode, "settings_files", SettingsFiles(env=None))
+
+
+@pytest.fixture
+def cache() -> AnswerCache:
+    return AnswerCache()
 
 
 @pytest.fixture
@@ -52,9 +55,13 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Node:
 def running_stage(folder: Path, emulator: Emulator, **options: Any) -> Iterator[Stage]:
     """A ComfyUI as users start it, with another custom node beside the package."""
     comfyui = ComfyUI(folder, **options)
-    log_file = watch_log(comfyui)
+    watcher = comfyui.package_dir.with_name("log-watcher")
+    watcher.mkdir(parents=True)
+    (watcher / "prestartup_script.py").write_text(LOG_WATCHER, encoding="utf-8")
+    (watcher / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n", encoding="utf-8")
     with comfyui:
-        yield Stage(comfyui, emulator, tuple(log_file.read_text(encoding="utf-8").splitlines()))
+        loading = (watcher / "levels.log").read_text(encoding="utf-8").splitlines()
+        yield Stage(comfyui, emulator, tuple(loading))
 
 
 @pytest.fixture(scope="session")
@@ -75,12 +82,14 @@ def account_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def own_key(own_key_stage: Stage) -> Iterator[Stage]:
-    """ComfyUI with the user's own OpenAI key, which the emulator takes."""
-    yield from own_key_stage.clean()
+def own_key(own_key_stage: Stage) -> Stage:
+    """ComfyUI with the user's own OpenAI key, which the emulator takes; no request was sent yet."""
+    own_key_stage.emulator.reset()
+    return own_key_stage
 
 
 @pytest.fixture
-def account(account_stage: Stage) -> Iterator[Stage]:
-    """ComfyUI that uses Comfy.org's proxy, whose part the emulator takes."""
-    yield from account_stage.clean()
+def account(account_stage: Stage) -> Stage:
+    """The same with Comfy.org's proxy, whose part the emulator takes."""
+    account_stage.emulator.reset()
+    return account_stage

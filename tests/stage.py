@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ ACCOUNT_KEY = "comfyui-0123456789abcdef"
 # What the editor sends along for a user who is logged in to Comfy.org.
 TOKENS = {"auth_token_comfy_org": TOKEN, "api_key_comfy_org": ACCOUNT_KEY}
 SAVED_WORKFLOW = Path(__file__).with_name("workflows") / "saved-inpainting.json"
-SAVED_DALLE_3_WORKFLOW = SAVED_WORKFLOW.with_name("saved-dalle-3.json")
 
 # Of a custom node that writes down the level of each line that this package logs: ComfyUI's own log does not tell it.
 # ComfyUI runs this file before it loads any node.
@@ -48,14 +46,6 @@ class Stage:
     emulator: Emulator
     loading: tuple[str, ...] = ()
 
-    def clean(self) -> Iterator[Stage]:
-        """The stage for one test: an empty log before, and every knob back in its place after."""
-        self.emulator.reset()
-        try:
-            yield self
-        finally:
-            self.emulator.reset()
-
     def pictures(self, workflow: Workflow, **options: Any) -> list[NDArray[np.uint8]]:
         """Run a workflow, which has to succeed, and return what its SaveImage nodes saved, `[H,W,C]` each."""
         entry = self.comfyui.run(workflow, **options)
@@ -65,15 +55,6 @@ class Stage:
     def paid(self) -> list[RequestRecord]:
         """The requests that cost something."""
         return [record for record in self.emulator.posts if record.billed]
-
-
-def watch_log(comfyui: ComfyUI) -> Path:
-    """Add a custom node that writes down what this package logs, and return the file that it writes."""
-    folder = comfyui.package_dir.with_name("log-watcher")
-    folder.mkdir(parents=True)
-    (folder / "prestartup_script.py").write_text(LOG_WATCHER, encoding="utf-8")
-    (folder / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n", encoding="utf-8")
-    return folder / "levels.log"
 
 
 def has_nodes_of_its_own() -> bool:
@@ -88,36 +69,7 @@ def outcome(entry: Mapping[str, Any], node_id: str = "1") -> str:
     return str(line)
 
 
-def told(listener: Listener, node_id: str, runs: int = 1) -> list[str]:
-    """The texts that a node has shown in so many runs, once all of them have arrived."""
-    ends = ("execution_success", "execution_error", "execution_interrupted")
-    assert listener.wait_for(lambda _: sum(event.kind in ends for event in list(listener.events)) >= runs)
+def told(listener: Listener, node_id: str) -> list[str]:
+    """The texts that a node has shown in a run, once all of them have arrived."""
+    assert listener.wait_for(lambda event: event.kind == "execution_success")
     return listener.texts(node_id)
-
-
-def as_queued(saved: dict[str, Any], object_info: dict[str, dict[str, Any]]) -> Workflow:
-    """A saved workflow as the frontend queues it: widget values by their position, links before them."""
-    links = {link[0]: [str(link[1]), link[2]] for link in saved["links"]}
-    graph: Workflow = {}
-    for node in saved["nodes"]:
-        values = iter(node["widgets_values"])
-        inputs = {item["name"]: links[item["link"]] for item in node["inputs"] if item["link"] is not None}
-        for name, spec in _specs(object_info[node["type"]]):
-            if spec[0] in ("IMAGE", "MASK"):
-                continue
-            inputs.setdefault(name, next(values))
-            if len(spec) > 1 and spec[1].get("control_after_generate"):
-                next(values)
-        graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
-    return graph
-
-
-def _specs(info: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for group in ("required", "optional"):
-        yield from info["input"].get(group, {}).items()
-
-
-def saved_workflow(file: Path = SAVED_WORKFLOW) -> dict[str, Any]:
-    """A graph with the node, as the editor saved it when the node was still ComfyUI's own."""
-    saved: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return saved

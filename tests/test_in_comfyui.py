@@ -1,4 +1,4 @@
-"""The package in a real ComfyUI: its queue, cancelling, progress, concurrency, errors, settings, start and end."""
+"""The package in a real ComfyUI: its place, inputs and files, its queue, cancelling, errors, start and end."""
 
 from __future__ import annotations
 
@@ -11,24 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from development.comfyui import ComfyUI, problem
 from development.emulator import Fault
 from development.events import Listener
 from development.workflows import Workflow, example_photo, inpainting, text_to_image
 from tests.loopback import full_port, overlap, wait_for
-from tests.pictures import png
-from tests.stage import (
-    ACCOUNT_KEY,
-    KEY,
-    TOKEN,
-    TOKENS,
-    Stage,
-    has_nodes_of_its_own,
-    outcome,
-    told,
-)
+from tests.pictures import file_of, noise, png
+from tests.stage import ACCOUNT_KEY, KEY, TOKEN, TOKENS, Stage, has_nodes_of_its_own, outcome, told
 
+NODES = ("OpenAIDalle2", "OpenAIDalle3")
+TAKES_OVER = "INFO The node {} of this package replaces ComfyUI's own, which no longer works."
 CANCELLED = "Cancelled. A paid answer is kept for an hour."
 CANCEL_S = 0.25  # from the click to the end of the prompt
 
@@ -69,10 +63,60 @@ def execution_error(entry: dict[str, Any]) -> dict[str, Any]:
     return error
 
 
-def test_four_nodes_of_one_graph_call_at_the_same_time(own_key: Stage) -> None:
-    own_key.emulator.delay_s = 0.7
-    assert len(own_key.pictures(side_by_side([f"image {i}" for i in range(4)]))) == 4
-    assert overlap(own_key.paid())
+def test_the_package_takes_the_place_of_comfyuis_own_nodes(own_key: Stage, account: Stage) -> None:
+    said = [TAKES_OVER.format(node_id) for node_id in NODES] if has_nodes_of_its_own() else []
+    for stage in (own_key, account):
+        for node_id in NODES:
+            info = stage.comfyui.object_info(node_id)
+            assert "OpenAI has shut that model down; a current model replaces it." in info["description"]
+            assert info["python_module"] == f"custom_nodes.{stage.comfyui.package_dir.name}"
+        assert list(stage.loading) == said  # and no warning
+
+
+def test_the_node_has_the_inputs_that_saved_workflows_count_on(own_key: Stage) -> None:
+    info = own_key.comfyui.object_info("OpenAIDalle2")
+    assert info["display_name"] == "OpenAI DALL·E 2"
+    assert info["category"] == "partner/image/OpenAI"
+    assert info["output"] == ["IMAGE"]
+    assert info["input_order"] == {
+        "required": ["prompt"],
+        "optional": ["seed", "size", "n", "image", "mask"],
+        "hidden": ["auth_token", "comfy_api_key", "unique_id"],
+    }
+    options = {name: spec[1] for group in ("required", "optional") for name, spec in info["input"][group].items()}
+    assert all(option.pop("tooltip") for option in options.values())
+    number = {"default": 0, "min": 0, "max": 2147483647, "step": 1, "display": "number"}
+    assert options == {
+        "prompt": {"multiline": True, "default": ""},
+        "seed": {**number, "control_after_generate": True},
+        "size": {"default": "1024x1024"},
+        "n": {"default": 1, "min": 1, "max": 8, "step": 1, "display": "number"},
+        "image": {},
+        "mask": {},
+    }
+
+
+@pytest.mark.parametrize(("side", "n"), [(256, 3), (512, 1), (1024, 2)])
+def test_a_prompt_becomes_n_images_of_the_size(own_key: Stage, side: int, n: int) -> None:
+    prompt = f"a lighthouse, {side}"
+    images = own_key.pictures(text_to_image(prompt, size=f"{side}x{side}", n=n))
+    assert [image.shape for image in images] == [(side, side, 3)] * n
+    assert len({image.tobytes() for image in images}) == n
+    (call,) = own_key.paid()
+    assert call.fields == {"model": "gpt-image-2", "prompt": prompt, "n": n, "size": "1024x1024", "quality": "low"}
+    assert call.headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_the_saved_file_is_the_original_where_nothing_is_masked(own_key: Stage) -> None:
+    pixels = noise(171, 256, 4)
+    pixels[..., 3] = 255
+    pixels[:, :85, 3] = 0  # to be painted anew
+    own_key.comfyui.upload("wide.png", file_of(Image.fromarray(pixels)))
+    images = own_key.pictures(inpainting("a wide lake", "wide.png", size="256x256", n=2))
+    assert [image.shape for image in images] == [(171, 256, 3)] * 2
+    for image in images:
+        is_same = (image == pixels[..., :3]).all(axis=-1)
+        assert is_same[:, 85:].all() and is_same[:, :85].mean() < 0.1
 
 
 def test_the_images_of_a_list_share_their_time_progress_and_outcome(own_key: Stage) -> None:
@@ -185,13 +229,6 @@ def test_an_account_pays_by_its_token_and_is_told_the_credits(account: Stage) ->
     assert "x-api-key" not in call.headers
 
 
-def test_an_account_pays_by_its_key_where_there_is_no_token(account: Stage) -> None:
-    account.pictures(small("a bridge by key"), extra_data={"api_key_comfy_org": ACCOUNT_KEY})
-    (call,) = account.paid()
-    assert call.headers["x-api-key"] == ACCOUNT_KEY
-    assert "authorization" not in call.headers
-
-
 def test_without_an_account_and_a_key_the_error_says_what_would_work(account: Stage) -> None:
     said = problem(account.comfyui.run(small("a bridge for nothing"))) or ""
     assert said.startswith("OpenAIDalle2: Unauthorized: Please login first to use this node.")
@@ -200,27 +237,12 @@ def test_without_an_account_and_a_key_the_error_says_what_would_work(account: St
     assert not account.emulator.requests
 
 
-def test_the_editor_is_told_whether_an_account_is_needed(own_key: Stage, account: Stage) -> None:
-    assert account.comfyui.object_info("OpenAIDalle2")["api_node"] is True
-    assert own_key.comfyui.object_info("OpenAIDalle2")["api_node"] is False
-
-
 def test_inputs_that_cannot_work_are_refused_before_a_request(own_key: Stage) -> None:
     own_key.comfyui.upload("opaque.png", png((96, 96), (200, 200, 200)))
     entry = own_key.comfyui.run(inpainting("a hat", "opaque.png"))
     assert (problem(entry) or "").startswith("OpenAIDalle2: The mask is empty")
     assert execution_error(entry)["exception_type"] == "ValueError"
     assert not own_key.emulator.requests
-
-
-def test_an_error_reaches_the_dialog_in_the_words_that_were_meant(own_key: Stage) -> None:
-    own_key.emulator.fail(Fault("moderation"))
-    entry = own_key.comfyui.run(small("something bad"))
-    said = problem(entry) or ""
-    assert execution_error(entry)["exception_type"] == "RuntimeError"
-    assert said.startswith("OpenAIDalle2: Your request was flagged by our content moderation system")
-    assert "Nothing was charged." in said and "Request id: req_" in said
-    assert own_key.pictures(small("something good"))
 
 
 def shows(stage: Stage, entry: dict[str, Any], listener: Listener, *secrets: str) -> bool:
