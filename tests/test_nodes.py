@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
 
 from dalle2 import nodes
 from dalle2.nodes import NODE_CLASS_MAPPINGS, DalleNode, OpenAIDalle2, OpenAIDalle3
 from development.emulator import Emulator
-from tests.stage import KEY
+from tests.loopback import KEY, Loopback, Node, answering, encoded, http
+from tests.pictures import file_of
 
 IMAGE, MASK = torch.full((1, 32, 32, 3), 0.5), torch.ones(1, 32, 32)
 BLANK = "Field 'prompt' cannot be empty."
@@ -101,10 +104,7 @@ DALLE_2_REFUSES: list[tuple[dict[str, Any], str]] = [
 DALLE_3_REFUSES: list[tuple[dict[str, Any], str]] = [
     ({"quality": "high"}, "Field 'quality' is 'high'; it must be one of standard, hd. Nothing was charged."),
     ({"style": ["vivid"]}, "Field 'style' is ['vivid']; it must be one of natural, vivid. Nothing was charged."),
-    (
-        {"size": "256x256"},
-        "Field 'size' is '256x256'; it must be one of 1024x1024, 1024x1792, 1792x1024. Nothing was charged.",
-    ),
+    ({"size": "256x256"}, "Field 'size' is '256x256'; it must be one of 1024x1024, 1024x1792, 1792x1024. Nothing was"),
     ({"prompt": " "}, BLANK),
 ]
 
@@ -161,3 +161,51 @@ def test_the_node_runs_again_when_what_is_set_has_changed(monkeypatch: pytest.Mo
     assert OpenAIDalle2.IS_CHANGED(prompt="y") == names[-1]
     monkeypatch.setenv("DALLE2_QUALITY", "nonsense")
     assert OpenAIDalle2.IS_CHANGED() == ""
+
+
+def draw(**inputs: Any) -> Tensor:
+    """The image of one call of OpenAIDalle3."""
+    return OpenAIDalle3().api_call("a moonlit sea", **inputs)[0]
+
+
+def test_old_inputs_become_sizes_qualities_and_words_of_today(emulator: Emulator) -> None:
+    assert draw(quality="hd", size="1024x1792").shape == (1, 1792, 1024, 3)
+    assert draw(size="1792x1024", style="vivid").shape == (1, 1024, 1792, 3)
+    first, second = [record for record in emulator.posts if record.billed]
+    usual = {"model": "gpt-image-2", "prompt": "a moonlit sea", "n": 1}
+    assert first.fields == {**usual, "size": "1024x1792", "quality": "medium"}
+    assert second.fields["quality"] == "low"
+    assert second.fields["prompt"] == "a moonlit sea\n\nLean towards hyper-real and dramatic images."
+
+
+def test_a_server_that_still_has_dall_e_3_is_asked_for_it_first(node: Node) -> None:
+    asked = {"quality": "hd", "style": "vivid", "size": "1024x1792"}
+    with Emulator("litellm", api_key=KEY, models=("dall-e-2", "dall-e-3", "gpt-image-2")) as emulator:
+        node.use(emulator)
+        assert draw(**asked).shape == (1, 1792, 1024, 3)
+    usual = {"model": "dall-e-3", "prompt": "a moonlit sea", "n": 1, "response_format": "b64_json"}
+    assert [record.fields for record in emulator.posts] == [{**usual, **asked}]
+
+
+@pytest.mark.parametrize("is_tall", [False, True])
+@pytest.mark.parametrize("side", [100, 1024, 1200])
+def test_an_image_of_another_shape_is_cropped_never_squeezed(side: int, is_tall: bool, node: Node) -> None:
+    """Of three squares side by side, the middle one is left, in the size that was asked for."""
+    squares = Image.new("RGB", (3 * side, side), "red")
+    squares.paste((0, 255, 0), (side, 0, 2 * side, side))
+    if is_tall:
+        squares = squares.transpose(Image.Transpose.ROTATE_90)
+    with Loopback(answering(http({"data": [encoded(file_of(squares))]}))) as server:
+        node.use(f"{server.origin}/v1")
+        image = draw()
+    assert image.shape == (1, 1024, 1024, 3)
+    middle = image[:, 40:-40, 40:-40]  # at its edges the neighbours shine through
+    assert (middle[..., 1] == 1).all() and (middle[..., 0] == 0).all()
+
+
+def test_what_replaced_one_node_s_model_does_not_decide_for_the_other(node: Node) -> None:
+    with Emulator("litellm", api_key=KEY, models=("dall-e-2", "dall-e-3")) as emulator:
+        node.use(emulator)
+        OpenAIDalle2().api_call("a moonlit sea", size="256x256")
+        draw()
+    assert [record.fields["model"] for record in emulator.posts] == ["dall-e-2", "dall-e-3"]

@@ -159,10 +159,7 @@ class TestConsole:
 
     @pytest.mark.parametrize(
         ("error", "code", "said"),
-        [
-            (Failed("Inpainting failed: no key"), 1, "Inpainting failed: no key"),
-            (KeyboardInterrupt(), 130, "Stopped."),
-        ],
+        [(Failed("Inpainting failed: no key"), 1, "Inpainting failed: no key"), (KeyboardInterrupt(), 130, "Stopped.")],
     )
     def test_failures_are_sentences(
         self, error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
