@@ -17,7 +17,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 import pytest
@@ -89,9 +88,7 @@ class Loopback:
         self._start(self._accept)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for sock in [self._listener, *self._open]:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)

@@ -12,11 +12,6 @@ from dalle2.generation.call_context import CallContext, CallGroup, single_call
 from tests.loopback import is_kept, pay
 
 
-@pytest.fixture
-def cache() -> AnswerCache:
-    return AnswerCache()
-
-
 @pytest.mark.parametrize("fails", [False, True])
 def test_in_plain_python_an_answer_is_kept_when_the_call_fails(fails: bool, cache: AnswerCache) -> None:
     with suppress(KeyboardInterrupt), single_call(cache) as call:
@@ -50,23 +45,16 @@ def test_the_line_says_what_is_done_and_for_how_long(cache: AnswerCache, monkeyp
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     call = CallContext(cache)
-    lines: list[str] = []
 
-    def look_at(*moments_s: float) -> None:
-        for clock[0] in moments_s:
-            lines.append(call.line)
+    def line_at(now_s: float) -> str:
+        clock[0] = now_s
+        return call.line
 
     call.begin("Waiting for gpt-image-2")
-    look_at(100.2, 112.0)
+    assert line_at(100.2) == "Waiting for gpt-image-2, 0 s"
+    assert line_at(112.0) == "Waiting for gpt-image-2, 12 s"
     call.say("Rate limited, trying again in 4 s", 4)
-    look_at(112.0, 115.9, 116.0)
+    assert line_at(112.0) == line_at(115.9) == "Rate limited, trying again in 4 s"
+    assert line_at(116.0) == "Waiting for gpt-image-2, 16 s"
     call.say("done")
-    look_at(116.0)
-    assert lines == [
-        "Waiting for gpt-image-2, 0 s",
-        "Waiting for gpt-image-2, 12 s",
-        "Rate limited, trying again in 4 s",
-        "Rate limited, trying again in 4 s",
-        "Waiting for gpt-image-2, 16 s",
-        "done",
-    ]
+    assert line_at(116.0) == "done"

@@ -25,11 +25,6 @@ from tests.loopback import LONG_S, is_kept, pay, wait_beside_loop, wait_for
 
 
 @pytest.fixture
-def cache() -> AnswerCache:
-    return AnswerCache()
-
-
-@pytest.fixture
 def runner(cache: AnswerCache) -> NodeRunner:
     return NodeRunner(cache)
 

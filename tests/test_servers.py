@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -57,25 +58,12 @@ SERVERS = {
 Open = Callable[[str], Emulator]
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[dict[str, Emulator]]:
-    """The emulators that were started so far."""
-    emulators: dict[str, Emulator] = {}
-    yield emulators
-    for emulator in emulators.values():
-        emulator.stop()
-
-
 @pytest.fixture
-def server(running: dict[str, Emulator], node: Node, monkeypatch: pytest.MonkeyPatch) -> Open:
+def server(node: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """Starts an emulator of that name, and leads the node to it as its user would."""
 
     def start(name: str) -> Emulator:
-        if name not in running:
-            running[name] = Emulator(name, api_key=KEY, models=SERVERS[name].models)
-            running[name].start()
-        emulator = running[name]
-        emulator.reset()
+        emulator = stack.enter_context(Emulator(name, api_key=KEY, models=SERVERS[name].models))
         if name == "comfy":
             monkeypatch.setattr(comfyui, "comfy_api_base", lambda: emulator.origin)
         else:
@@ -84,7 +72,8 @@ def server(running: dict[str, Emulator], node: Node, monkeypatch: pytest.MonkeyP
             node.set(variable, value)
         return emulator
 
-    return start
+    with ExitStack() as stack:
+        yield start
 
 
 def draw(node: Node, name: str, **inputs: Any) -> Tensor:

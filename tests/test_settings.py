@@ -58,27 +58,21 @@ def test_the_environment_comes_before_the_file_and_that_before_the_editor(
 
 
 @pytest.mark.parametrize(
-    ("environment", "env", "key", "address"),
+    ("environment", "env", "key_and_address"),
     [
-        ({}, "", "sk-editor", ADDRESS),
-        ({"OPENAI_API_KEY": "sk-environment"}, "", "sk-environment", None),
-        ({"OPENAI_BASE_URL": "https://example.com/v1"}, "", None, "https://example.com/v1"),
-        ({}, "OPENAI_API_KEY=sk-file", "sk-file", None),
-        ({}, "OPENAI_BASE_URL=https://example.com/v1", None, "https://example.com/v1"),
-        ({"OPENAI_API_KEY": " "}, "OPENAI_BASE_URL=", "sk-editor", ADDRESS),
-        (
-            {"OPENAI_API_KEY": "sk-environment"},
-            "OPENAI_BASE_URL=https://a.example/v1",
-            "sk-environment",
-            "https://a.example/v1",
-        ),
+        ({}, "", ("sk-editor", ADDRESS)),
+        ({"OPENAI_API_KEY": "sk-environment"}, "", ("sk-environment", None)),
+        ({"OPENAI_BASE_URL": "https://example.com/v1"}, "", (None, "https://example.com/v1")),
+        ({}, "OPENAI_API_KEY=sk-file", ("sk-file", None)),
+        ({}, "OPENAI_BASE_URL=https://example.com/v1", (None, "https://example.com/v1")),
+        ({"OPENAI_API_KEY": " "}, "OPENAI_BASE_URL=", ("sk-editor", ADDRESS)),
+        ({"OPENAI_API_KEY": "sk-mine"}, "OPENAI_BASE_URL=https://a.b/v1", ("sk-mine", "https://a.b/v1")),
     ],
 )
 def test_the_editor_s_key_and_address_count_only_together(
     environment: dict[str, str],
     env: str,
-    key: str | None,
-    address: str | None,
+    key_and_address: object,
     files: SettingsFiles,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -86,7 +80,7 @@ def test_the_editor_s_key_and_address_count_only_together(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     settings = read_settings(files)
-    assert (key_of(settings), settings.openai_base_url) == (key, address)
+    assert (key_of(settings), settings.openai_base_url) == key_and_address
 
 
 def test_the_editor_changes_nothing_else(files: SettingsFiles) -> None:
