@@ -74,44 +74,24 @@ def png_of_16_bits(values: NDArray[Any], *extra: bytes) -> bytes:
     return png_of(width, height, 16, colour, data, *extra)
 
 
+RED, BLACK = Image.new("RGB", (2, 1), "red"), Image.new("RGB", (2, 1))
+GLASS = Image.new("RGBA", (2, 1), (1, 2, 3, 4))
+PALETTE = chunk(b"PLTE", bytes([9, 9, 9, 4, 5, 6]))
+
 # A file of each kind of pixel, and the first pixel in it.
 KINDS: dict[str, tuple[bytes, list[int]]] = {
     "black and white": (file_of(Image.new("1", (2, 1), 1)), [255, 255, 255]),
     "grey": (file_of(Image.new("L", (2, 1), 77)), [77, 77, 77]),
     "grey with alpha": (file_of(Image.new("LA", (2, 1), (77, 88))), [77, 77, 77, 88]),
-    "grey with a transparent value": (
-        png_of(2, 1, 8, 0, b"\0\x07\x07", chunk(b"tRNS", struct.pack(">H", 7))),
-        [7, 7, 7, 0],
-    ),
-    "colour with a transparent value": (
-        png_of(2, 1, 8, 2, b"\0" + bytes([1, 2, 3] * 2), chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3))),
-        [1, 2, 3, 0],
-    ),
-    "palette": (png_of(2, 1, 8, 3, b"\0\1\1", chunk(b"PLTE", bytes([9, 9, 9, 4, 5, 6]))), [4, 5, 6]),
-    "palette with transparency": (
-        png_of(2, 1, 8, 3, b"\0\0\0", chunk(b"PLTE", bytes([4, 5, 6])), chunk(b"tRNS", b"\x80")),
-        [4, 5, 6, 128],
-    ),
-    "palette of 16 colours": (png_of(2, 1, 4, 3, b"\0\x11", chunk(b"PLTE", bytes([9, 9, 9, 4, 5, 6]))), [4, 5, 6]),
+    "grey with a transparent value": (png_of(2, 1, 8, 0, b"\0\7\7", chunk(b"tRNS", b"\0\7")), [7, 7, 7, 0]),
+    "colour with a transparent one": (png_of(1, 1, 8, 2, b"\0\1\2\3", chunk(b"tRNS", b"\0\1\0\2\0\3")), [1, 2, 3, 0]),
+    "palette": (png_of(2, 1, 8, 3, b"\0\1\1", PALETTE), [4, 5, 6]),
+    "palette with transparency": (png_of(2, 1, 8, 3, b"\0\1\1", PALETTE, chunk(b"tRNS", b"\xff\x80")), [4, 5, 6, 128]),
+    "palette of 16 colours": (png_of(2, 1, 4, 3, b"\0\x11", PALETTE), [4, 5, 6]),
     "opaque alpha": (file_of(Image.new("RGBA", (2, 1), (1, 2, 3, 255))), [1, 2, 3]),
     "ink": (file_of(Image.new("CMYK", (16, 16), (0, 0, 0, 0)), "JPEG"), [255, 255, 255]),
     "grey JPEG": (file_of(Image.new("L", (16, 16), 77), "JPEG"), [77, 77, 77]),
-    "transparent WebP": (
-        file_of(Image.new("RGBA", (2, 1), (1, 2, 3, 4)), "WEBP", lossless=True, exact=True),
-        [1, 2, 3, 4],
-    ),
-    "animated PNG": (
-        file_of(Image.new("RGB", (2, 1), (1, 2, 3)), save_all=True, append_images=[Image.new("RGB", (2, 1))]),
-        [1, 2, 3],
-    ),
-    "animated WebP": (
-        file_of(
-            Image.new("RGB", (2, 1), (1, 2, 3)),
-            "WEBP",
-            save_all=True,
-            append_images=[Image.new("RGB", (2, 1))],
-            lossless=True,
-        ),
-        [1, 2, 3],
-    ),
+    "transparent WebP": (file_of(GLASS, "WEBP", lossless=True, exact=True), [1, 2, 3, 4]),
+    "animated PNG": (file_of(RED, save_all=True, append_images=[BLACK]), [255, 0, 0]),
+    "animated WebP": (file_of(RED, "WEBP", save_all=True, append_images=[BLACK], lossless=True), [255, 0, 0]),
 }

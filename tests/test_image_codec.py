@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 import tracemalloc
@@ -11,11 +12,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from dalle2.image_codec import (
     MAX_JPEG_SEGMENTS,
@@ -53,17 +51,6 @@ def test_each_of_the_256_values_survives_the_way_out_and_back() -> None:
     assert np.array_equal(saved(decoded), ALL_VALUES)  # ComfyUI's SaveImage truncates
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
-@given(
-    height=st.integers(1, 40), width=st.integers(1, 300), channels=st.sampled_from([3, 4]), seed=st.integers(0, 2**31)
-)
-def test_any_image_is_decoded_to_what_was_encoded(height: int, width: int, channels: int, seed: int) -> None:
-    pixels = noise(1, width, height, channels, seed=seed)
-    pixels[0, 0, 0, -1] = 3  # so that it does have transparency
-    decoded = as_bytes(decode_images([encode_rgba_png(loaded(pixels))]))
-    assert np.array_equal(decoded, pixels)
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_any_floating_dtype_is_rounded_to_the_nearest_value(dtype: torch.dtype) -> None:
     image = loaded(ALL_VALUES).to(dtype)
@@ -80,18 +67,13 @@ def test_values_are_rounded_and_clamped(value: float, expected: int) -> None:
     assert pixels_of(file)[1, 1].tolist() == [expected] * 3 + [255 - expected]
 
 
-@pytest.mark.parametrize("channels", [3, 4])
-def test_alpha_is_one_minus_the_mask_and_colour_stays_under_it(channels: int) -> None:
-    mask = torch.tensor([[[0.0, 0.4, 1.0], [1.0, 0.0, 0.0]]])
-    pixels = pixels_of(encode_rgba_png(torch.full((1, 2, 3, channels), 0.2), mask))
-    assert pixels[..., 3].tolist() == [[255, 153, 0], [0, 255, 255]]
-    assert (pixels[..., :3] == 51).all()
-
-
 @pytest.mark.parametrize(("channels", "alpha"), [(3, 255), (4, 51)])
 def test_without_a_mask_alpha_is_the_images_own_or_opaque(channels: int, alpha: int) -> None:
     pixels = pixels_of(encode_rgba_png(torch.full((2, 2, channels), 0.2)))
     assert pixels.shape == (2, 2, 4) and (pixels[..., 3] == alpha).all()
+
+
+IMAGE, MASK = torch.zeros(1, 4, 6, 3), torch.zeros(1, 4, 6)
 
 
 @pytest.mark.parametrize("value", [1e-30, 0.001, 0.5, 1.0])
@@ -102,48 +84,18 @@ def test_any_painted_pixel_of_a_mask_means_edit(value: float) -> None:
     assert pixels_of(encode_mask_png(mask)).tolist() == [[keep, edit], [keep, keep]]
 
 
-@pytest.mark.parametrize("make", [lambda t: t.expand(1, 5, 7, 3), lambda t: t.transpose(0, 1), lambda t: t.flip(0)])
-def test_the_layout_in_memory_does_not_matter(make: Callable[[Tensor], Tensor]) -> None:
-    image = make(torch.rand(5, 7, 3))
-    assert encode_rgba_png(image) == encode_rgba_png(image.contiguous())
+@pytest.mark.parametrize("shape", [(), (5,), (5, 5), (2, 4, 6, 3), (0, 4, 6, 3), (1, 4, 6, 0), (1, 1, 4, 6, 3)])
+def test_what_is_not_one_image_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(
+        ValueError, match=re.escape(f"One image must be [1,H,W,3] or [1,H,W,4]; this one has the shape {list(shape)}")
+    ):
+        encode_rgba_png(torch.zeros(shape))
 
 
-def test_neither_inputs_nor_their_gradients_are_touched() -> None:
-    image = torch.tensor([[[0.1, 2.0, -1.0]]], requires_grad=True)
-    mask = torch.tensor([[3.0]], requires_grad=True)
-    encode_rgba_png(image, mask)
-    assert torch.equal(image, torch.tensor([[[0.1, 2.0, -1.0]]])) and mask.tolist() == [[3.0]]
-
-
-IMAGE, MASK = torch.zeros(1, 4, 6, 3), torch.zeros(1, 4, 6)
-REFUSED: list[tuple[Tensor, Tensor, str]] = [
-    *((torch.zeros(shape), MASK, "One image must be.*shape {shape}") for shape in [(), (5,), (5, 5), (1, 1, 4, 6, 3)]),
-    *((torch.zeros(shape), MASK, "One image must be.*shape {shape}") for shape in [(2, 4, 6, 3), (0, 4, 6, 3)]),
-    *((torch.zeros(shape), MASK, "One image must be.*shape {shape}") for shape in [(1, 0, 6, 3), (1, 4, 6, 0)]),
-    *((torch.zeros(1, 4, 6, count), MASK, "3 or 4 channels.*{shape}") for count in (1, 2, 5, 64)),
-    *((IMAGE, torch.zeros(shape), "One mask must be.*shape {shape}") for shape in [(), (5,), (2, 4, 6), (1, 1, 4, 6)]),
-    (IMAGE, torch.zeros(1, 32, 64), "^Mask and Image must be the same size: the mask is 64x32, the image 6x4 "),
-    *((IMAGE.to(dtype), MASK, f"{dtype}") for dtype in (torch.uint8, torch.int64, torch.bool, torch.complex64)),
-    *((IMAGE, MASK.to(dtype), f"{dtype}") for dtype in (torch.uint8, torch.int64, torch.bool, torch.complex64)),
-]
-
-
-@pytest.mark.parametrize(("image", "mask", "message"), REFUSED)
-def test_what_does_not_fit_is_refused_with_its_shape(image: Tensor, mask: Tensor, message: str) -> None:
-    odd = image if mask is MASK else mask
-    shape = str(list(odd.shape)).replace("[", r"\[").replace("]", r"\]")
-    with pytest.raises(ValueError, match=message.replace("{shape}", shape)):
-        encode_rgba_png(image, mask)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_a_single_nan_is_refused(dtype: torch.dtype) -> None:
-    image, mask = torch.zeros(1, 300, 300, 3, dtype=dtype), torch.zeros(1, 300, 300, dtype=dtype)
-    image[0, -1, -1, 2] = mask[0, -1, -1] = float("nan")
-    with pytest.raises(ValueError, match=r"image of shape \[1, 300, 300, 3\] holds NaN"):
-        encode_rgba_png(image)
-    with pytest.raises(ValueError, match=r"mask of shape \[1, 300, 300\] holds NaN"):
-        encode_mask_png(mask)
+@pytest.mark.parametrize("shape", [(), (5,), (2, 4, 6), (0, 4, 6), (1, 1, 4, 6)])
+def test_what_is_not_one_mask_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"One mask must be [1,H,W]; this one has the shape {list(shape)}")):
+        encode_mask_png(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -246,17 +198,12 @@ def header(width: int, height: int) -> bytes:
 
 NOT_IMAGES = {
     "nothing": b"",
-    "one byte": b"\x89",
     "text": b"The picture could not be drawn.",
-    "JSON": b'{"error": "no"}',
-    "web page": b"<!DOCTYPE html><title>502</title>",
     "SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
     "GIF": file_of(picture(4, 4), "GIF"),
     "TIFF": file_of(picture(4, 4, 3), "TIFF"),
     "BMP": file_of(picture(4, 4, 3), "BMP"),
-    "ZIP": b"PK\x03\x04" + bytes(100),
     "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-    "zeros": bytes(1000),
     "signature only": SIGNATURE,
     "header only": header(4, 4),
     "no pixels": header(0, 0) + chunk(b"IEND", b""),

@@ -98,15 +98,6 @@ def test_colour_under_transparency_does_not_bleed_when_scaled() -> None:
     assert (result[..., 0][visible] > 0.97).all() and (result[..., 1][visible] < 0.03).all()
 
 
-def test_enlarging_spreads_no_paint_beyond_the_painted_pixels() -> None:
-    mask = torch.zeros(1, 128, 128)
-    mask[:, 32:64, 48:96] = 1
-    result = only(torch.zeros(1, 128, 128, 3), mask, 1024).restore(Image.new("RGB", (1024, 1024), "white"))
-    expected = torch.zeros(1, 1024, 1024, 3)
-    expected[0, 256:512, 384:768] = 1
-    assert torch.equal(result, expected)
-
-
 @pytest.mark.parametrize(
     ("height", "width", "side_px", "expected"),
     [
@@ -233,19 +224,6 @@ def test_files_are_made_once_however_often_they_are_sent() -> None:
     assert edit.transparent_files is edit.transparent_files
 
 
-def test_edits_have_the_same_digest_exactly_if_they_send_the_same() -> None:
-    image, mask = random(1, 300, 200, 3), box(300, 200)
-    changed = image.clone()
-    changed[0, 299, 199] += 0.5
-    digests = [only(*inputs, 256).digest for inputs in ((image, mask), (image.clone(), mask.clone()))]
-    others = [only(*inputs, 256).digest for inputs in ((changed, mask), (image, box(300, 200, 0.5)))]
-    assert digests[0] == digests[1] and len({digests[0], *others}) == 3
-
-
-def test_without_image_and_mask_there_is_nothing_to_edit() -> None:
-    assert edits_of(None, None, 1024) == []
-
-
 @pytest.mark.parametrize("masks", [1, 3])
 def test_each_image_of_a_batch_gets_its_mask_or_the_only_one(masks: int) -> None:
     images, paint = random(3, 32, 32, 3), random(masks, 32, 32, seed=2)
@@ -263,6 +241,8 @@ def test_an_image_of_just_the_least_size_will_do(height: int, width: int) -> Non
 
 EMPTY = r"Open in MaskEditor.*Nothing was charged"
 IMAGE, MASK = torch.zeros(1, 100, 80, 3), torch.ones(1, 100, 80)
+ONE_NAN = torch.zeros(1, 100, 80)
+ONE_NAN[0, -1, -1] = torch.nan
 REFUSED: dict[str, tuple[Any, Tensor | None, str]] = {
     "no mask": (IMAGE, None, NEEDS_BOTH),
     "no image": (None, MASK, NEEDS_BOTH),
@@ -273,8 +253,8 @@ REFUSED: dict[str, tuple[Any, Tensor | None, str]] = {
     "one empty mask of two": (torch.zeros(2, 32, 32, 3), torch.eye(2)[0].reshape(2, 1, 1).expand(2, 32, 32), EMPTY),
     "a mask of another size": (
         IMAGE,
-        torch.ones(1, 64, 64),
-        "^Mask and Image must be the same size: the mask is 64x64, the image 80x100",
+        torch.ones(1, 32, 64),
+        "^Mask and Image must be the same size: the mask is 64x32, the image 80x100",
     ),
     "two masks for three images": (torch.zeros(3, 32, 32, 3), torch.ones(2, 32, 32), "3 images and 2 masks"),
     "two masks for an image": (IMAGE, torch.ones(2, 100, 80), "1 images and 2 masks"),
@@ -288,10 +268,12 @@ REFUSED: dict[str, tuple[Any, Tensor | None, str]] = {
     "a video": (torch.zeros(1, 1, 32, 32, 3), torch.ones(1, 32, 32), r"\[1, 1, 32, 32, 3\]"),
     "a mask with channels": (IMAGE, torch.ones(1, 100, 80, 1), r"\[1, 100, 80, 1\]"),
     "a dictionary": ({"samples": IMAGE}, MASK, r"a dict; it must be a tensor"),
-    "five channels": (torch.zeros(1, 100, 80, 5), MASK, "3 or 4 channels"),
-    "bytes": (IMAGE.to(torch.uint8), MASK, "torch.uint8"),
-    "an image with NaN": (IMAGE + torch.nan, MASK, "NaN"),
-    "a mask with NaN": (IMAGE, MASK * torch.nan, "NaN"),
+    "two channels": (torch.zeros(1, 100, 80, 2), MASK, r"3 or 4 channels.*\[100, 80, 2\]"),
+    "five channels": (torch.zeros(1, 100, 80, 5), MASK, r"3 or 4 channels.*\[100, 80, 5\]"),
+    "an image of bytes": (IMAGE.to(torch.uint8), MASK, "torch.uint8"),
+    "a mask of truths": (IMAGE, MASK.to(torch.bool), "torch.bool"),
+    "one NaN in an image": (IMAGE + ONE_NAN[..., None], MASK, r"image of shape \[100, 80, 3\] holds NaN"),
+    "one NaN in a mask": (IMAGE, MASK + ONE_NAN, r"mask of shape \[100, 80\] holds NaN"),
 }
 
 
@@ -303,9 +285,10 @@ def test_what_cannot_be_edited_is_refused_with_the_reason(name: str) -> None:
     assert Charge.NO.value in str(caught.value) or str(caught.value) == NEEDS_BOTH
 
 
-def test_inputs_are_not_written_to() -> None:
+def test_neither_inputs_nor_their_gradients_are_touched() -> None:
     image, mask = random(1, 64, 64, 3) * 2, box(64, 64) * 2
     before = image.clone(), mask.clone()
+    image.requires_grad = mask.requires_grad = True
     edit = only(image, mask, 64)
     assert edit.transparent_files
     edit.restore(picture(64, 64, 3)).zero_()
