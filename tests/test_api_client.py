@@ -14,7 +14,7 @@ import pytest
 
 from dalle2 import api_client
 from dalle2.api_client import ImagesClient
-from dalle2.errors import Case, Charge, ConnectionFailed, ImagesApiError, StatusError, TimedOut, UnusableAnswer
+from dalle2.errors import Charge, ConnectionFailed, ImagesApiError, StatusError, TimedOut, UnusableAnswer
 from dalle2.models import ImageRequest, ModelEntry, Picture
 from dalle2.net.retry import Retrier
 from tests.loopback import Connection, Loopback, answering, backend_at, encoded, hanging, http, traces
@@ -82,8 +82,6 @@ def test_complete_json_is_a_complete_response(answer: bytes, reset: bool) -> Non
         (http({"id": "job_1", "status": "queued"}, 202), "not a list of images"),
         (http({"error": {"message": "No GPU."}}), "words instead of images"),
         (http("OK"), "words instead of images"),
-        (http('{"data": [{"b64_json": "iVBORw0KGgo'), "without an image"),
-        (http({"data": [{}]}), "without an image"),
         (http({"data": "many"}), "not a list of images"),
         (http("null"), "not a list of images"),
         (http("[]"), "not a list of images"),
@@ -99,7 +97,7 @@ def test_a_response_without_images_is_not_asked_for_twice(answer: bytes, words: 
     with Loopback(answering(answer)) as server:
         error = failure(server.origin)
     assert isinstance(error, UnusableAnswer)
-    assert words in str(error) and "iVBOR" not in str(error)
+    assert words in str(error)
     assert error.charge in (Charge.MAYBE, Charge.LIKELY)
     assert len(server.requests) == 1
 
@@ -169,13 +167,6 @@ def test_a_client_does_not_show_its_key() -> None:
         assert KEY not in repr(api.__dict__)
 
 
-def test_the_prompt_is_taken_out_of_what_the_server_says() -> None:
-    answer = http({"error": {"message": f"No handler for {REQUEST.prompt!r}."}}, 404)
-    with Loopback(answering(answer)) as server:
-        error = failure(server.origin)
-    assert isinstance(error, StatusError) and error.case is Case.ROUTE
-
-
 @pytest.mark.parametrize("answer", [b"", http(b"", 504), http(b"", 520), http(b"", 524)])
 def test_a_post_whose_response_was_lost_is_not_repeated(answer: bytes) -> None:
     with Loopback(answering(answer)) as server:
@@ -183,13 +174,6 @@ def test_a_post_whose_response_was_lost_is_not_repeated(answer: bytes) -> None:
     assert isinstance(error, StatusError if answer else ConnectionFailed)
     assert "You may have been charged" in str(error)
     assert len(server.requests) == 1
-
-
-def test_a_post_that_was_refused_for_now_is_repeated() -> None:
-    with Loopback(answering(http(b"", 503), http(b"", 429, {"Retry-After": "1"}), ANSWER)) as server:
-        assert generate(server.origin)
-    assert len(server.requests) == 3
-    assert len(set(server.requests)) == 1
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -285,7 +269,15 @@ NOT_ALLOWED = [
     *("http://127.0.0.1:{other}\\@127.0.0.1:{port}/a.png", "http://127.0.0.1:{port}@127.0.0.1:{other}/a.png"),
     *("http://127.0.0.1:{other}#@127.0.0.1:{port}/a.png", "https://" + "a" * 9000),
     *("https://127.0.0.1:{other}/a.png", "HTTPS://localhost:{other}/a.png", "https://2130706433:{other}/a.png"),
-    *("https://[::ffff:127.0.0.1]:{other}/a.png", "https://169.254.169.254/latest/meta-data/"),
+    *("https://[::ffff:127.0.0.1]:{other}/a.png", "https://169.254.169.254/latest/meta-data/", "https://169.254.43518"),
+    *(
+        "https://127.1:{other}/a.png",
+        "https://0x7f.1:{other}/a.png",
+        "https://0x7f000001:{other}/a.png",
+        "https://10.1",
+    ),
+    *("https://0177.0.0.1:{other}/a.png", "https://127.0.0.1.:{other}/a.png", "https://localhost.:{other}/a.png"),
+    *("https://[::1]:{other}/a.png", "https://[::ffff:10.0.0.1]/a.png"),
 ]
 
 
@@ -317,17 +309,6 @@ def test_a_private_address_is_refused_through_a_proxy_too(monkeypatch: pytest.Mo
         with pytest.raises(UnusableAnswer, match="private network"):
             download("http://api.invalid/v1", "https://169.254.169.254/latest/meta-data/")
     assert proxy.requests == []
-
-
-def test_a_file_path_is_told_from_a_missing_image() -> None:
-    with Loopback(answering(http({"detail": "Not Found"}, 404))) as server:
-        with pytest.raises(UnusableAnswer, match="configure the server to respond with base64") as path:
-            download(f"{server.origin}/v1", "/root/.xinference/image/a.jpg")
-        with pytest.raises(StatusError, match="address has expired") as url:
-            download(f"{server.origin}/v1", f"{server.origin}/a.jpg")
-    assert "/root/.xinference/image/a.jpg" in str(path.value)
-    assert "response_format" not in str(path.value)  # not every request has it
-    assert "charged" not in str(url.value)
 
 
 def test_the_login_in_a_base_url_is_not_shown() -> None:

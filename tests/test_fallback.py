@@ -29,17 +29,10 @@ ELSEWHERE = MODELS_ELSEWHERE["dall-e-2"]
 class Models:
     """A script of a server that has these models, lists others if told to, and answers `unnamed` without a name."""
 
-    def __init__(
-        self,
-        *models: str,
-        lists: Sequence[dict[str, Any]] | None = None,
-        unnamed: bytes = MISSING,
-        missing: bytes = MISSING,
-    ) -> None:
+    def __init__(self, *models: str, lists: Sequence[dict[str, Any]] | None = None, unnamed: bytes = MISSING) -> None:
         self.models = models
         self.lists = [{"id": model} for model in models] if lists is None else lists
         self.unnamed = unnamed
-        self.missing = missing
 
     def __call__(self, connection: Connection) -> None:
         request = connection.request()
@@ -47,7 +40,7 @@ class Models:
             connection.send(http({"data": self.lists}))
             return
         model = fields(request).get("model")
-        known = IMAGE if model in self.models else self.missing
+        known = IMAGE if model in self.models else MISSING
         connection.send(known if model else self.unnamed)
 
 
@@ -83,18 +76,12 @@ class Caller:
             return Fallback(client, backend, self.memory.of(backend)).ask(job, lambda model: None)
 
 
-def test_a_server_that_has_dall_e_2_is_asked_for_nothing_else() -> None:
-    with Loopback(Models("dall-e-2")) as server:
-        assert Caller(server).ask().request.model == "dall-e-2"
-    assert asked(server) == ["dall-e-2"]
-    assert len(server.requests) == 1
-
-
 def test_the_next_known_model_replaces_it_and_is_remembered() -> None:
     with Loopback(Models("gpt-image-2")) as server:
         caller = Caller(server)
         assert [caller.ask().request.model for _ in range(2)] == ["gpt-image-2"] * 2
     assert asked(server) == ["dall-e-2", "gpt-image-2", "gpt-image-2"]
+    assert not lists(server)
 
 
 def test_a_key_in_place_of_a_model_is_not_shown() -> None:
@@ -172,20 +159,6 @@ def test_a_model_that_is_added_after_an_error_is_found() -> None:
             caller.ask()
         script.models, script.lists = ("sd-turbo",), [{"id": "sd-turbo"}]
         assert caller.ask().request.model == "sd-turbo"
-
-
-@pytest.mark.parametrize(
-    ("status", "message", "code"),
-    [
-        (503, "No available channel for model under group default", "model_not_found"),  # new-api, one-api
-        (400, "The requested model is not supported.", "model_not_supported"),
-    ],
-)
-def test_every_way_to_say_that_a_model_is_missing_leads_to_the_next(status: int, message: str, code: str) -> None:
-    missing = http({"error": {"message": message, "code": code}}, status)
-    with Loopback(Models("gpt-image-2.5-flare", missing=missing)) as server:
-        assert Caller(server).ask().request.model == "gpt-image-2.5-flare"
-    assert asked(server) == ["dall-e-2", "gpt-image-2", "gpt-image-2.5-flare"]
 
 
 @pytest.mark.parametrize(
@@ -365,14 +338,3 @@ def test_a_list_that_may_come_later_is_asked_for_again(no_list_yet: bytes) -> No
             caller.ask(edit=edit())
     assert [request[:4] for request in server.requests] == [b"GET ", b"POST", b"GET ", b"POST"]
     assert b'name="mask_image"' in server.requests[-1]
-
-
-@pytest.mark.parametrize(
-    ("model", "image_mode"), [("dall-e-2", "RGBA"), ("gpt-image-2", "RGB"), ("sd-turbo", "RGB"), (None, "RGB")]
-)
-def test_only_dall_e_2_is_sent_an_image_with_alpha(model: str | None, image_mode: str) -> None:
-    script = by_method(owned("")) if model else answering(http({"data": []}), *[MISSING] * len(ELSEWHERE), IMAGE)
-    with Loopback(script) as server:
-        Caller(server).ask(edit=edit(), fixed=model)
-    headers = re.findall(rb"\x89PNG\r\n\x1a\n.{4}IHDR.{9}(.)", server.requests[-1], re.DOTALL)
-    assert [{2: "RGB", 6: "RGBA"}[colour[0]] for colour in headers] == [image_mode, "RGBA"]

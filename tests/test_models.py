@@ -15,13 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalle2.errors import Case, matching_case
-from dalle2.models import (
-    MAX_COMMAS,
-    ErrorDetail,
-    ImagesResponse,
-    Picture,
-    shortened,
-)
+from dalle2.models import MAX_COMMAS, ErrorDetail, ImagesResponse, Picture, shortened
 
 ALL_BYTES = bytes(range(256))
 ENCODED = base64.b64encode(ALL_BYTES).decode()
@@ -138,17 +132,6 @@ def test_the_repr_of_an_image_does_not_hold_its_bytes() -> None:
 def test_an_error_is_understood_in_every_shape(body: bytes, message: str, code: str) -> None:
     detail = ErrorDetail.parse(body)
     assert (detail.message.replace("\ufffd", "").strip(), detail.code) == (message, code)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"error": {"message": "m", "type": "t", "code": "c", "param": "model"}}',
-        b'{"detail": [{"type": "missing", "loc": ["body", "model"], "msg": "m"}, {"loc": ["body", "n"]}]}',
-    ],
-)
-def test_the_field_that_an_error_is_about_is_kept(body: bytes) -> None:
-    assert ErrorDetail.parse(body).param == "model"
 
 
 PROMPTS = [
