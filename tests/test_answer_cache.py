@@ -41,18 +41,6 @@ def used(cache: AnswerCache, key: str = "a", size: int = 1) -> CachedAnswer:
     return entry
 
 
-def test_an_answer_belongs_to_its_call_until_that_gives_it_back() -> None:
-    cache = Cache()
-    entry = used(cache)
-    assert cache.take() is None
-    cache.checkin(entry)
-    assert not entry.is_reused
-    assert cache.take() is entry
-    assert entry.is_reused and cache.take() is None
-    cache.discard(entry)
-    assert cache.take() is None
-
-
 def test_only_the_same_call_gets_an_answer_and_the_oldest_first() -> None:
     cache = Cache()
     first, second = cache.add(), cache.add()
@@ -157,11 +145,3 @@ def test_only_what_a_cancelled_call_still_uses_is_coming() -> None:
     assert cache.is_coming("a") and cache.take() is None
     cache.checkin(entry)
     assert not cache.is_coming("a") and cache.take() is entry
-
-
-def test_an_answer_that_never_came_is_neither_kept_nor_coming() -> None:
-    cache, cancelled = Cache(), threading.Event()
-    entry = cache.reserve("a", cancelled)
-    cancelled.set()
-    cache.checkin(entry)
-    assert not cache.is_coming("a") and cache.take() is None

@@ -16,7 +16,6 @@ import torch
 
 from dalle2.api_client import Answer, ImagesClient
 from dalle2.backends import DalleRequest
-from dalle2.comfyui import NodeRunner
 from dalle2.errors import (
     CallCancelled,
     Charge,
@@ -31,7 +30,7 @@ from dalle2.generation.fallback import Job, ServerMemory
 from dalle2.generation.pipeline import Generator, Result, as_batch, summary
 from dalle2.image_codec import MAX_OPENED_AT_ONCE, opening
 from dalle2.models import ImageRequest, Picture
-from dalle2.nodes import DalleNode, OpenAIDalle2
+from dalle2.nodes import OpenAIDalle2
 from development.emulator import Emulator, Fault, RequestRecord
 from tests.loopback import (
     LONG_S,
@@ -71,51 +70,32 @@ class WatchedCache(AnswerCache):
 
 
 @pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[WatchedCache]:
+def cache() -> Iterator[WatchedCache]:
     """The cache of the node. Whatever happens in a test, no call may keep an entry after its end."""
     cache = WatchedCache()
-    monkeypatch.setattr(DalleNode, "cache", cache)
-    monkeypatch.setattr(DalleNode, "runner", NodeRunner(cache))
     yield cache
     assert not cache.in_use
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Emulator]:
-    with Emulator("sdcpp", keep_files=False) as emulator:
+@pytest.fixture
+def emulator(node: Node) -> Iterator[Emulator]:
+    with Emulator("sdcpp") as emulator:
+        emulator.answer_size = (32, 32)
+        node.use(emulator)
         yield emulator
-
-
-@pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch, cache: WatchedCache) -> Node:
-    return Node(monkeypatch)
-
-
-@pytest.fixture
-def emulator(running: Emulator, node: Node) -> Emulator:
-    running.reset()
-    running.answer_size = (32, 32)
-    node.use(running)
-    return running
 
 
 def downloads(emulator: Emulator) -> list[RequestRecord]:
     return [request for request in emulator.requests if request.method == "GET" and "/pictures/" in request.path]
 
 
-def test_images_come_in_the_order_of_their_index(emulator: Emulator, node: Node) -> None:
+def test_images_are_downloaded_side_by_side_and_come_in_order(emulator: Emulator, node: Node) -> None:
     emulator.result = "url"
-    alone = node.draw(n=4)
-    emulator.picture_delay_s = [0.2, 0.1, 0.05, 0]
-    assert torch.equal(node.draw(n=4), alone)
-
-
-def test_images_are_downloaded_side_by_side(emulator: Emulator, node: Node) -> None:
-    emulator.result = "url"
-    emulator.picture_delay_s = 0.4
-    node.draw(n=8)
-    assert len(downloads(emulator)) == 8
-    assert overlap(downloads(emulator))
+    alone = node.draw(n=8)
+    emulator.clear()
+    emulator.picture_delay_s = [0.6 - index / 20 for index in range(8)]  # the last comes first
+    assert torch.equal(node.draw(n=8), alone)
+    assert len(downloads(emulator)) == 8 and overlap(downloads(emulator))
 
 
 def test_only_a_few_images_of_the_whole_process_are_open_at_the_same_time(emulator: Emulator, node: Node) -> None:
@@ -225,6 +205,7 @@ def test_more_images_than_were_asked_for_are_left_out(node: Node) -> None:
     [
         (image_and_mask(), image_and_mask(), {}, 1),
         (image_and_mask(), image_and_mask(0.6), {}, 2),
+        (image_and_mask(), {**image_and_mask(), "mask": image_and_mask()["mask"] / 2}, {}, 2),
         ({}, image_and_mask(), {}, 2),
         ({}, {"prompt": "another"}, {}, 2),
         ({}, {"n": 2}, {}, 2),
@@ -235,12 +216,7 @@ def test_more_images_than_were_asked_for_are_left_out(node: Node) -> None:
     ],
 )
 def test_only_the_same_call_gets_what_was_kept(
-    first: dict[str, Any],
-    second: dict[str, Any],
-    settings: dict[str, str],
-    posts: int,
-    emulator: Emulator,
-    node: Node,
+    first: dict[str, Any], second: dict[str, Any], settings: dict[str, str], posts: int, emulator: Emulator, node: Node
 ) -> None:
     emulator.result = "url"
     emulator.fail(Fault("missing_picture"))
@@ -454,17 +430,6 @@ def test_an_image_s_host_with_a_bad_certificate_gets_two_more_runs(cache: Watche
     assert (client.prompts, len(client.fetched)) == (["a"], 3)
 
 
-def test_an_address_that_is_no_good_is_given_up_at_once(cache: WatchedCache) -> None:
-    def fail(url: str) -> bytes:
-        raise UnusableAnswer("a file path", charge=Charge.PAID_BEFORE)
-
-    client = Client(lambda prompt: "/root/a.png", fail)
-    with pytest.raises(UnusableAnswer, match="a file path\nRunning again asks for new images"):
-        run(client, cache)
-    run(Client(), cache)
-    assert len(client.fetched) == 1
-
-
 def test_of_two_failed_images_the_more_expensive_failure_counts(cache: WatchedCache) -> None:
     both = threading.Barrier(2)
 
@@ -497,18 +462,6 @@ def test_all_that_is_kept_is_taken_before_anything_is_asked_for(
     assert client.prompts == ["h"]
     assert [result.is_reused for result in results] == [False, *[True] * 7]
     assert not caplog.records and not cache.in_use
-
-
-def test_of_a_batch_above_the_limit_the_next_run_pays_for_what_was_dropped(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    cache = WatchedCache(max_free_bytes=len(PNG) * 3)
-    with pytest.raises(ImagesApiError, match="no f"):
-        run(refusing("f"), cache, "abcdef")
-    assert len(caplog.records) == 2
-    client = Client()
-    run(client, cache, "abcdef")
-    assert len(client.prompts) == 3
 
 
 def test_an_answer_that_was_just_missed_is_not_paid_for_again() -> None:
@@ -560,22 +513,11 @@ def test_equal_jobs_of_a_cancelled_call_do_not_wait_for_themselves(cache: Watche
     assert run(Client(), cache)[0].is_reused
 
 
-def result(
-    n: int = 1,
-    came: int = 1,
-    *,
-    channels: int = 3,
-    alpha: float = 1.0,
-    model: str | None = "gpt-image-2",
-    credits: float | None = None,
-    is_reused: bool = False,
-    lacks_quality: bool = False,
-) -> Result:
+def result(n: int = 1, came: int = 1, *, model: str | None = "gpt-image-2", credits: float = 0, **more: Any) -> Result:
     request = ImageRequest(prompt="a", model=model, n=n, size="256x256")
     job = Job(DalleRequest("dall-e-2", "a", n, (4, 4)))
-    images = torch.ones(came, 4, 4, channels)
-    images[..., 3:] = alpha
-    return Result(job, images, Answer(request, (), credits), is_reused, lacks_quality)
+    usual: dict[str, Any] = {"images": torch.ones(came, 4, 4, 3), "is_reused": False, "lacks_quality": False}
+    return Result(job, answer=Answer(request, (), credits), **{**usual, **more})
 
 
 @pytest.mark.parametrize(
@@ -613,8 +555,11 @@ def test_a_result_knows_that_the_server_rejected_the_quality(model: str, inputs:
     assert found.lacks_quality
 
 
+OPAQUE = torch.ones(1, 4, 4, 4)
+
+
 def test_a_batch_has_alpha_only_where_something_is_transparent() -> None:
-    plain, opaque, glass = result(), result(channels=4), result(channels=4, alpha=0.5)
+    plain, opaque, glass = result(), result(images=OPAQUE), result(images=OPAQUE / 2)
     assert as_batch([plain, plain]).shape == (2, 4, 4, 3)
     assert as_batch([plain, opaque]).shape == (2, 4, 4, 3)
     assert as_batch([plain, glass]).shape == (2, 4, 4, 4)
@@ -622,6 +567,6 @@ def test_a_batch_has_alpha_only_where_something_is_transparent() -> None:
 
 
 def test_a_single_batch_is_handed_on_without_a_copy() -> None:
-    only, opaque = result(), result(channels=4)
+    only, opaque = result(), result(images=OPAQUE)
     assert as_batch([only]).data_ptr() == only.images.data_ptr()
     assert as_batch([opaque]).shape == (1, 4, 4, 3) and as_batch([opaque]).is_contiguous()

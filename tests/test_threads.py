@@ -13,32 +13,6 @@ from dalle2.generation.threads import map_threads
 from tests.loopback import LONG_S
 
 
-def test_results_come_in_the_order_of_the_items() -> None:
-    second_is_done = threading.Event()
-
-    def work(item: str) -> str:
-        if item == "first":
-            assert second_is_done.wait(LONG_S)
-        else:
-            second_is_done.set()
-        return item.upper()
-
-    assert map_threads(work, ["first", "second"], limit=2) == ["FIRST", "SECOND"]
-
-
-def test_as_many_run_at_once_as_the_limit_says() -> None:
-    all_here = threading.Barrier(3)
-    assert map_threads(lambda _: all_here.wait(LONG_S) >= 0, range(6), limit=3) == [True] * 6
-
-
-def test_no_items_give_no_results() -> None:
-    assert map_threads(str, [], limit=4) == []
-
-
-def test_one_item_runs_in_the_thread_of_the_caller() -> None:
-    assert map_threads(lambda _: threading.get_ident(), ["only"], limit=4) == [threading.get_ident()]
-
-
 def test_after_all_items_the_first_error_in_their_order_is_raised() -> None:
     seen: list[int] = []
 
