@@ -7,6 +7,7 @@ sent again only when it cannot have arrived, or when the server answered with a 
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -31,6 +32,8 @@ from .models import ErrorDetail, ImageRequest, ImagesResponse, ModelEntry, Model
 from .net.addresses import as_sent, is_relative, joined, origin, refuse_private, unfetchable_url_message, with_https_of
 from .net.retry import Retrier
 from .net.transport import Reply, Request, Transport
+
+log = logging.getLogger("openai-dalle")
 
 MAX_ANSWER_BYTES = 128 * 2**20  # ten images of 9 MiB in base64: an incompressible 1536 x 1536 each
 MAX_DOWNLOAD_BYTES = 32 * 2**20  # one image: an incompressible RGBA of 2896 x 2896
@@ -155,6 +158,8 @@ class ImagesClient:
     def _answer(self, request: ImageRequest, reply: Reply) -> Answer:
         pictures = _pictures_in(reply.body)
         if pictures and any(picture.b64_json or picture.url for picture in pictures):
+            if reply.cut_off is not None or reply.is_too_large:
+                log.warning("A response broke off; its images were read as far as they came.")
             return Answer(request, pictures, _credits(reply.headers))
         self._raise_unless_whole(reply, charge=Charge.LIKELY)
         if pictures is None:
@@ -217,7 +222,7 @@ class ImagesClient:
         with_key = is_relative(url)
         address = self._backend.base_url + "/"
         for _ in range(1 + MAX_REDIRECTS):
-            address = with_https_of(self._backend.base_url, joined(address, url, self.hide))
+            address = with_https_of(self._origin, joined(address, url, self.hide))
             is_ours = origin(address) == self._origin
             if not is_ours:
                 refuse_private(address, self.hide)

@@ -183,6 +183,11 @@ def _check_access(settings: Settings, base_url: str) -> None:
     """Raise SettingsError unless OpenAI or Azure can be used as it is set."""
     if not settings.openai_api_key:
         raise SettingsError(NO_KEY)
+    if settings.openai_api_key.get_secret_value().startswith("comfyui-"):
+        raise SettingsError(
+            "The setting OPENAI_API_KEY cannot be used: it is the key of a Comfy.org account. Remove it, and sign in "
+            f"with it instead. {Charge.NO.value}"
+        )
     if not base_url.startswith("https://"):
         raise SettingsError(
             f"The setting OPENAI_BASE_URL cannot be used: {base_url} must begin with https, to protect the key. "

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from .errors import ImagesApiError
 from .generation.answer_cache import AnswerCache
 from .generation.call_context import CallContext, CallGroup
-from .generation.threads import start_thread
+from .threads import start_thread
 
 log = logging.getLogger("openai-dalle")
 

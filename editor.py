@@ -254,7 +254,7 @@ def _stored(file: Path) -> Values:
 def _merged(stored: Values, values: dict[str, str]) -> Values:
     """What is stored once these values are; the key goes with the address that it was for."""
     merged = dict(stored)
-    if ADDRESS in values and values[ADDRESS] != stored.get(ADDRESS, ""):
+    if ADDRESS in values and values[ADDRESS] != stored.get(ADDRESS, "").rstrip("/"):
         merged.pop(KEY, None)
     for name, value in values.items():
         if value:

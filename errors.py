@@ -341,16 +341,25 @@ STATUS_CASES: tuple[StatusCase, ...] = (
     StatusCase(
         Case.LOST,
         _LOST,
-        statuses=(408, 500, 502, 503),
+        statuses=(500, 502, 503),
         codes=frozenset({"do_request_failed"}),
         words=(
             "apiconnectionerror",
-            "timeout",
+            "litellm.timeout",
             "timed out",
+            "request timeout",
             "deadline exceeded",
-            "reset before headers",
+            "connection termination",
             "prematurely closed",
         ),
+        charge=Charge.MAYBE,
+    ),
+    # By itself, 408 says that the request did not arrive.
+    StatusCase(
+        Case.LOST,
+        _LOST,
+        statuses=(408,),
+        words=("apiconnectionerror", "litellm.timeout", "upstream"),
         charge=Charge.MAYBE,
     ),
     StatusCase(

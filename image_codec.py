@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 
-from .generation.threads import map_threads
+from .threads import map_threads
 
 MAX_PIXELS = 4096 * 4096  # of an image that comes in: twice the largest that OpenAI makes
 MAX_JPEG_SCANS = 100  # progressive files have about ten; each is a pass over the whole image, and takes its time

@@ -6,14 +6,19 @@ Everything that crosses HTTP is one of these frozen pydantic models; nothing her
 from __future__ import annotations
 
 import base64
+import codecs
 import html
 import json
 import re
 from collections.abc import Callable
 from typing import Any
 
+import pydantic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
+
+if tuple(map(int, pydantic.VERSION.split(".")[:2])) < (2, 9):  # which would hand on base64 as if it were the image
+    raise ImportError(f"openai-dalle needs pydantic 2.9 or later; this is {pydantic.VERSION}. Update ComfyUI.")
 
 MAX_DETAIL_CHARACTERS = 400  # of a server's own words in our messages: enough for a sentence, too little for a page
 # Of a response. Its images need a few, and a prompt that is repeated with each has 32,000 characters at most; millions
@@ -100,7 +105,8 @@ def _loosely_read(body: bytes | bytearray) -> Any:
         # json.loads takes seconds for a long text with escapes, and stops every thread meanwhile.
         if body.count(b"\\") > MAX_ESCAPES:
             raise
-        return json.loads(body.decode(json.detect_encoding(bytes(body[:4])), "replace"), strict=False)
+        # As Latin-1 any byte is a character, and takes one byte. Base64 and addresses are ASCII.
+        return json.loads(body.removeprefix(codecs.BOM_UTF8).decode("latin-1"), strict=False)
 
 
 def _picture(item: dict[str, Any]) -> Picture:
@@ -162,11 +168,12 @@ class ErrorDetail(Wire):
             words = _words_of(json.loads(body))
         except (ValueError, RecursionError):
             words = {"message": _text_of(body)}
-        words["message"] = _without_prompt(words["message"], prompt)
+        for name in ("message", "code"):
+            words[name] = _without_prompt(words.get(name, ""), prompt)
         return cls(
             message=shortened(hide(words["message"])),
             type=shortened(hide(words.get("type", ""))),
-            code=shortened(hide(words.get("code", ""))),
+            code=shortened(hide(words["code"])),
             param=shortened(hide(words.get("param", ""))),
         )
 

@@ -65,8 +65,6 @@ class Settings(BaseModel):
     @classmethod
     def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
         text = key.get_secret_value().strip() if key else ""
-        if text.startswith("comfyui-"):
-            raise ValueError("it is the key of a Comfy.org account. Take it away, and sign in with it instead")
         if not fits_a_header(text):
             raise ValueError("it has characters that no key has. Paste it again, without quotation marks or spaces")
         return SecretStr(text) if text else None
@@ -149,10 +147,11 @@ def _env_file_values(file: Path | None) -> Mapping[str, Any]:
         return {}
     text = _text_of(file)
     values = dotenv_values(stream=StringIO(text), interpolate=False)
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    if lines and {name.lower() for name in values}.isdisjoint(Settings.model_fields):
+    lines = [line.lower() for line in text.splitlines() if not line.lstrip().startswith("#")]
+    is_meant = any(name in line for line in lines for name in Settings.model_fields)
+    if is_meant and {name.lower() for name in values}.isdisjoint(Settings.model_fields):
         raise SettingsError(
-            f"The file {file} cannot be read: a line looks like OPENAI_API_KEY=YOUR-KEY. {Charge.NO.value}"
+            f"The file {file} cannot be read: a line must look like OPENAI_API_KEY=YOUR-KEY. {Charge.NO.value}"
         )
     return values
 

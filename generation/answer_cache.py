@@ -28,7 +28,7 @@ class CachedAnswer:
 
     `key` names the call. `user` is set when the call that uses the entry is cancelled; None while no call does.
     `downloads` are the images that were downloaded so far, by their index. `is_reused`: an earlier run paid for it.
-    `failed_runs`: how many runs have missed images of it.
+    `failed_runs`: how many runs have missed images of it, without those that missed all for a reason that may pass.
     """
 
     key: str

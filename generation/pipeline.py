@@ -21,11 +21,11 @@ from ..errors import CallCancelled, Charge, ImagesApiError, UnusableAnswer
 from ..image_codec import ImageError, decode_images, fit, open_image, opening, to_image
 from ..models import ImageRequest, Picture
 from ..net.addresses import PrivateAddress
+from ..threads import map_threads
 from .answer_cache import AnswerCache, CachedAnswer
 from .call_context import PREVIEW_SIDE_PX, CallContext
 from .fallback import Fallback, Job, ServerMemory
 from .inpainting import with_alpha
-from .threads import map_threads
 
 log = logging.getLogger("openai-dalle")
 
@@ -180,8 +180,9 @@ class Generator:
         """Raise if another run could still get the missing images; otherwise let the rest be delivered."""
         problem = problems[min(problems)]
         missing, count = len(problems), len(pictures)
-        entry.failed_runs += 1
-        if _is_worth_another_run(entry, pictures, problems):
+        if missing < count or not _may_pass(problems):
+            entry.failed_runs += 1
+        if _may_come(entry, pictures, problems):
             raise UnusableAnswer(
                 f"{problem}\nNot fetched yet: {missing} of {count}. Your paid answer is kept for an hour: run again, "
                 "and only what is missing is fetched. Nothing is charged a second time.",
@@ -190,6 +191,7 @@ class Generator:
             )
         if missing == count:
             self.cache.discard(entry)
+            entry.answer = None
             raise UnusableAnswer(
                 f"{problem}\nRunning again asks for new images, which will be charged.", charge=Charge.LIKELY
             )
@@ -207,21 +209,25 @@ class Generator:
             log.warning("A cancelled call has ended without images: %s", err)
 
 
-def _is_worth_another_run(entry: CachedAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]) -> bool:
+def _may_pass(problems: Mapping[int, Exception]) -> bool:
+    """Whether one of these may pass by itself: no connection, a busy host."""
+    return any(isinstance(problem, ImagesApiError) and problem.is_transient for problem in problems.values())
+
+
+def _may_come(entry: CachedAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]) -> bool:
     """Whether the next run could get what is missing, and is worth the wait for the images that are there.
 
-    Where all are missing and it may pass (no connection, a busy host), however often. Otherwise what is missing gets
-    `MAX_FAILED_RUNS` more runs, and what cannot change none.
+    Where all are missing and it may pass, however often. Otherwise what is missing gets `MAX_FAILED_RUNS` more runs,
+    and what cannot change none.
     """
-    nothing_came = len(problems) == len(pictures)
-    may_come = False
+    if len(problems) == len(pictures) and _may_pass(problems):
+        return True
+    may_change = False
     for index, problem in problems.items():
-        if nothing_came and isinstance(problem, ImagesApiError) and problem.is_transient:
-            return True
         is_bad_address = isinstance(problem, UnusableAnswer) and not isinstance(problem, PrivateAddress)
         if not pictures[index].b64_json and not is_bad_address:
-            may_come = True
-    return may_come and entry.failed_runs <= MAX_FAILED_RUNS
+            may_change = True
+    return may_change and entry.failed_runs <= MAX_FAILED_RUNS
 
 
 def _tell_of_the_others(
@@ -229,18 +235,19 @@ def _tell_of_the_others(
 ) -> None:
     """Add to the error of one image what became of the others of its batch, which it does not know."""
     index = min(errors)
+    was_paid = error.charge is Charge.PAID_BEFORE
     charges = [err.charge for err in errors.values() if isinstance(err, ImagesApiError)]
     error.charge = max(charges, key=list(Charge).index)
     others = [entry for place, entry in enumerate(entries) if place != index and entry is not None]
     kept = len([entry for entry in others if entry.answer is not None])
-    if not kept:
-        return
-    error.note += (
-        f" This is about image {index + 1} of {len(entries)}; {kept} others are paid for and kept for an hour, and are "
-        "not charged again if the prompt stays the same."
-    )
-    if error.charge is Charge.NO:
+    if error.charge is Charge.NO and (kept or was_paid):
         error.charge = Charge.PAID_BEFORE
+    if kept:
+        kept_others = "1 other is" if kept == 1 else f"{kept} others are"
+        error.note += (
+            f" This is about image {index + 1} of {len(entries)}; {kept_others} paid for and kept for an hour, and not "
+            "charged again if nothing is changed for them."
+        )
 
 
 def as_batch(results: Sequence[Result]) -> Tensor:

@@ -21,7 +21,8 @@ _UNICAST = ipaddress.IPv6Network("2000::/3")  # all that has been given out so f
 _NOT_PUBLIC = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("3fff::/20"))
 
 # What Clash, sing-box and Surge answer for every name ("fake IP"): connections to it go through their tunnel.
-_FAKE_IP = ipaddress.IPv4Network("198.18.0.0/15")
+# They are of 198.18.0.0/15, which is meant for benchmarks (RFC 2544).
+FAKE_IP = ("198.18.", "198.19.")
 
 
 class PrivateAddress(UnusableAnswer):
@@ -43,10 +44,6 @@ def is_public(address: str) -> bool:
     if ip.version == 6 and (ip not in _UNICAST or any(ip in network for network in _NOT_PUBLIC)):
         return False
     return ip.is_global and not ip.is_multicast
-
-
-def _is_fake(address: str) -> bool:
-    return ":" not in address and ipaddress.IPv4Address(address) in _FAKE_IP
 
 
 def as_sent(url: str) -> str:
@@ -82,19 +79,21 @@ def joined(base: str, url: str, hide: Callable[[str], str] = str) -> str:
     return address
 
 
-def with_https_of(base: str, address: str) -> str:
-    """An address on the host and port of `base`, with its https: behind a proxy, a server does not know of that."""
-    own, found = urlsplit(base), urlsplit(address)
-    if (own.scheme, found.scheme) == ("https", "http") and own.netloc == found.netloc:
-        return f"https://{address.removeprefix('http://')}"
-    return address
+def with_https_of(own: tuple[str, str, int | None], address: str) -> str:
+    """An address on an origin's host, with that origin's https: behind a proxy, a server does not know of its TLS."""
+    scheme, host, port = origin(address)
+    is_same_server = host == own[1] and (port == own[2] or (port, own[2]) == (80, 443))
+    if own[0] != "https" or scheme != "http" or not is_same_server:
+        return address
+    parts = urlsplit(address)
+    return parts._replace(scheme="https", netloc=parts.netloc.removesuffix(":80")).geturl()
 
 
 def refuse_private(address: str, hide: Callable[[str], str] = str) -> None:
-    """Raise UnusableAnswer unless an address is https on a host whose every IP address is public, or a tunnel's fake.
+    """Raise UnusableAnswer unless an address is https on a host whose every IP address is public.
 
-    A name that resolves to something else a moment later (DNS rebinding) fails at TLS: a private host has no
-    certificate for the public name.
+    For a name, a tunnel's fake addresses count as public, too. A name that resolves to something else a moment later
+    (DNS rebinding) fails at TLS: a private host has no certificate for the public name.
     """
     host = (urlsplit(address).hostname or "").rstrip(".")
     if not address.startswith("https://") or not host:
@@ -105,8 +104,17 @@ def refuse_private(address: str, hide: Callable[[str], str] = str) -> None:
         return  # a proxy may know the name; without one, the request itself fails
     for info in found:
         ip = str(info[4][0])
-        if not is_public(ip) and not _is_fake(ip):
+        if not is_public(ip) and not (ip.startswith(FAKE_IP) and _is_name(host)):
             raise PrivateAddress
+
+
+def _is_name(host: str) -> bool:
+    """Whether this is no IP address, in any of the spellings that are taken for one."""
+    try:
+        socket.inet_aton(host)
+    except OSError:
+        return ":" not in host
+    return False
 
 
 def unfetchable_url_message(url: str, hide: Callable[[str], str] = str) -> str:

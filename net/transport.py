@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +27,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ProxySchemeUnknown, ReadTimeoutError
 
 from ..errors import Connection, ConnectionFailed, connection_error
-from ..generation.threads import start_thread
+from ..threads import start_thread
 
 log = logging.getLogger("openai-dalle")
 
@@ -35,6 +35,8 @@ CHUNK_BYTES = 2**16
 POOL_SIZE = 32  # connections kept per host: one node can have four responses of eight images each to fetch
 MAX_ERROR_BYTES = 64 * 2**10  # an error is read only as far as its first sentences
 
+GZIP = ("gzip", "x-gzip", "deflate")
+COMPRESSIONS = ("br", "compress", "deflate", "gzip", "lz4", "snappy", "zstd", "dcb", "dcz")
 ZLIB_OR_GZIP = zlib.MAX_WBITS + 32  # zlib finds out which of the two formats it is
 
 # The last is what `requests` raises for a SOCKS proxy when the library for it is missing.
@@ -280,36 +282,55 @@ def _read(response: requests.Response, in_flight: _InFlight) -> Reply:
     headers = {name.lower(): value for name, value in response.headers.items()}
     if response.is_redirect:
         return Reply(response.status_code, headers, bytearray(), location=headers["location"])
-    unpack = _unpacker(headers.get("content-encoding", "").strip().lower())
-    if unpack is None:
-        return Reply(response.status_code, headers, bytearray(), is_encoded=True)
     limit_bytes = in_flight.request.limit_bytes if 200 <= response.status_code < 300 else MAX_ERROR_BYTES
-    body = bytearray()
+    content = _Content(headers.get("content-encoding", ""), limit_bytes)
     cut_off = None
-    is_encoded = False
+    is_encoded = not content.is_readable
     try:
-        for piece in _pieces(response, in_flight):
-            body += unpack(piece, limit_bytes + 1 - len(body))
-            if len(body) > limit_bytes:
+        for piece in _pieces(response, in_flight) if content.is_readable else ():
+            content.add(piece)
+            if content.is_too_large:
                 break
     except zlib.error:
         is_encoded = True
     except (HTTPError, OSError) as err:
         cut_off = _failure(_kind(err, in_flight), in_flight)
-    is_too_large = len(body) > limit_bytes
-    return Reply(response.status_code, headers, body, None, is_too_large, is_encoded, cut_off)
+    return Reply(
+        response.status_code,
+        headers,
+        content.body,
+        is_too_large=content.is_too_large,
+        is_encoded=is_encoded,
+        cut_off=cut_off,
+    )
 
 
-def _unpacker(encoding: str) -> Callable[[bytes, int], bytes] | None:
-    """What turns a piece of a body into at most so many bytes of its content; None for what cannot be unpacked.
+class _Content:
+    """The content of a body, unpacked piece by piece, up to a limit for what comes and what it becomes.
 
     No compression is asked for, and yet proxies and virus scanners add it.
     """
-    if encoding in ("gzip", "x-gzip", "deflate"):
-        return zlib.decompressobj(ZLIB_OR_GZIP).decompress
-    if any(name in encoding for name in ("br", "zstd", "compress", "gzip", "deflate")):
-        return None  # another one, or several
-    return lambda piece, room: piece  # some servers name a character set here
+
+    def __init__(self, encoding: str, limit_bytes: int) -> None:
+        encoding = encoding.strip().lower()
+        self.body = bytearray()
+        # Some servers name a character set here. Of several compressions, or others, none is unpacked.
+        self.is_readable = encoding in GZIP or not any(name in encoding for name in COMPRESSIONS)
+        self._unpacker = zlib.decompressobj(ZLIB_OR_GZIP) if encoding in GZIP else None
+        self._limit_bytes = limit_bytes
+        self._received = 0
+
+    @property
+    def is_too_large(self) -> bool:
+        return max(self._received, len(self.body)) > self._limit_bytes
+
+    def add(self, piece: bytes) -> None:
+        """Add what came. Raises zlib.error."""
+        self._received += len(piece)
+        if self._unpacker is None:
+            self.body += piece
+        elif not self._unpacker.eof:
+            self.body += self._unpacker.decompress(piece, self._limit_bytes + 1 - len(self.body))
 
 
 def _pieces(response: requests.Response, in_flight: _InFlight) -> Iterator[bytes]:

@@ -12,9 +12,11 @@ from dalle2.errors import UnusableAnswer
 from dalle2.net.addresses import (
     MAX_URL_CHARACTERS,
     PrivateAddress,
+    as_sent,
     is_public,
     is_relative,
     joined,
+    origin,
     refuse_private,
     with_https_of,
 )
@@ -49,13 +51,14 @@ def test_addresses_inside_of_networks_are_not_public(address: str) -> None:
     [
         ("https://gw.example/v1", "http://gw.example/a.png?b", "https://gw.example/a.png?b"),
         ("https://gw.example:8443/v1", "http://gw.example:8443/a.png", "https://gw.example:8443/a.png"),
+        ("https://GW.example:443/v1", "http://gw.example:80/a.png", "https://gw.example/a.png"),
         ("https://gw.example/v1", "http://gw.example:8080/a.png", "http://gw.example:8080/a.png"),
         ("https://gw.example/v1", "http://other.example/a.png", "http://other.example/a.png"),
         ("http://gw.example/v1", "https://gw.example/a.png", "https://gw.example/a.png"),
     ],
 )
 def test_a_server_that_does_not_know_of_its_https_is_understood(base: str, address: str, expected: str) -> None:
-    assert with_https_of(base, address) == expected
+    assert with_https_of(origin(as_sent(base)), address) == expected
 
 
 def resolving_to(*addresses: str) -> Any:
@@ -63,7 +66,9 @@ def resolving_to(*addresses: str) -> Any:
     return lambda *args, **more: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in addresses]
 
 
-@pytest.mark.parametrize("addresses", [("10.0.0.1",), ("8.8.8.8", "10.0.0.1"), ("fe80::1%eth0",)])
+@pytest.mark.parametrize(
+    "addresses", [("10.0.0.1",), ("8.8.8.8", "10.0.0.1"), ("fe80::1%eth0",), ("198.18.0.5", "10.0.0.1")]
+)
 def test_a_name_with_any_private_address_is_refused(addresses: tuple[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolving_to(*addresses))
     with pytest.raises(PrivateAddress):

@@ -103,6 +103,11 @@ def test_openai_without_a_key_says_where_to_put_one() -> None:
     assert SIGN_IN not in text
 
 
+def test_the_key_of_an_account_is_not_sent_to_openai() -> None:
+    assert "sign in with it instead" in complaint(OPENAI_API_KEY="comfyui-secret")
+    assert chosen(OPENAI_API_KEY="comfyui-mine", OPENAI_BASE_URL="http://127.0.0.1:4000/v1")
+
+
 @pytest.mark.parametrize("address", ["http://api.openai.com/v1", "http://me.openai.azure.com/openai/v1"])
 def test_a_key_for_openai_or_azure_never_goes_out_in_the_clear(address: str) -> None:
     assert "must begin with https" in complaint(OPENAI_API_KEY="sk-secret", OPENAI_BASE_URL=address)

@@ -73,7 +73,10 @@ def case_of(status: int, message: str = "", code: str = "", type: str = "") -> s
         ("LOST", 500, "Request timed out.", "", ""),
         ("LOST", 502, "upstream request timeout", "", ""),
         ("LOST", 502, "upstream prematurely closed connection", "", ""),
-        ("LOST", 503, "upstream connect error or disconnect/reset before headers", "", ""),
+        ("LOST", 503, "disconnect/reset before headers. reset reason: connection termination", "", ""),
+        ("SERVER", 503, "disconnect/reset before headers. reset reason: connection failure", "", ""),
+        ("SERVER", 500, "Invalid timeout parameter", "", ""),
+        ("BUSY", 408, "Request Timeout", "", ""),
         ("SERVER", 503, "The engine is currently overloaded.", "", ""),
         ("UNEXPECTED", 522, "", "", ""),
         # A code counts before words: those may be the user's.

@@ -174,7 +174,7 @@ INNER = (
     "there is more in it than images",
     "it has no list of images",
     "it has characters that no",
-    "it is the key of a Comfy.org account",
+    "needs pydantic 2.9",
     "it is not the address of a server",
     "There is no image to decode",
     "redirects more than",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from dalle2.errors import Case, matching_case
 from dalle2.models import MAX_COMMAS, ErrorDetail, ImagesResponse, Picture, shortened
+from development.package import ROOT
 
 ALL_BYTES = bytes(range(256))
 ENCODED = base64.b64encode(ALL_BYTES).decode()
@@ -65,6 +68,12 @@ def test_an_item_that_is_no_image_does_not_cost_the_others(item: object) -> None
 )
 def test_an_image_that_is_there_is_not_lost_with_a_broken_rest(body: bytes) -> None:
     assert pictures(body % ENCODED.encode())[0] == Picture(b64_json=ALL_BYTES)
+
+
+def test_a_pydantic_that_would_hand_on_base64_is_refused() -> None:
+    code = "import pydantic; pydantic.VERSION = '2.8.2'\nfrom development.package import load_package\nload_package()\n"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "openai-dalle needs pydantic 2.9 or later; this is 2.8.2." in run.stderr
 
 
 def test_millions_of_tiny_items_are_refused_before_they_unfold() -> None:

@@ -442,6 +442,50 @@ def test_of_two_failed_images_the_more_expensive_failure_counts(cache: WatchedCa
         run(Client(fail), cache, "ab")
 
 
+def test_an_image_that_is_given_up_does_not_count_as_kept(cache: WatchedCache) -> None:
+    both = threading.Barrier(2)
+
+    def draw(prompt: str) -> bytes:
+        both.wait(LONG_S)
+        if prompt == "a":
+            raise ImagesApiError("no a.")
+        return b"no image"
+
+    with pytest.raises(ImagesApiError) as caught:
+        run(Client(draw), cache, "ab")
+    assert str(caught.value) == f"no a. {Charge.LIKELY.value}"
+
+
+def test_a_refusal_beside_an_image_that_waits_does_not_say_that_nothing_was_charged(cache: WatchedCache) -> None:
+    both = threading.Barrier(2)
+
+    def draw(prompt: str) -> str:
+        both.wait(LONG_S)
+        if prompt == "b":
+            raise ImagesApiError("no b.")
+        return "https://images.example/a.png"
+
+    def fail(url: str) -> bytes:
+        raise connection_error(Connection.REFUSED, "images.example", sent=False, billed=False)
+
+    with pytest.raises(UnusableAnswer) as caught:
+        run(Client(draw, fail), cache, "ab")
+    assert KEPT in str(caught.value) and Charge.NO.value not in str(caught.value)
+
+
+def test_runs_without_any_connection_do_not_count_against_a_missing_image(emulator: Emulator, node: Node) -> None:
+    emulator.result = "url"
+    emulator.fail(Fault("drop_before", "pictures", times=3 * 3 * 3))  # three tries for three images in three runs
+    for _ in range(3):
+        with pytest.raises(UnusableAnswer, match="Not fetched yet: 3 of 3"):
+            node.draw(n=3)
+    emulator.fail(Fault("drop_before", "pictures", times=1))
+    emulator.fail(Fault("missing_picture", "pictures"))
+    with pytest.raises(UnusableAnswer, match="Not fetched yet: 1 of 3"):
+        node.draw(n=3)
+    assert node.draw(n=3).shape[0] == 3
+
+
 def test_all_that_is_kept_is_taken_before_anything_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

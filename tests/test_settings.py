@@ -110,12 +110,10 @@ def test_a_file_in_another_encoding_is_reported(files: SettingsFiles) -> None:
     assert "UTF-8" in complaint(files)
 
 
-@pytest.mark.parametrize(
-    "line", ["set OPENAI_API_KEY=sk-secret", "$env:OPENAI_API_KEY=1", "OPENAI_API_KEY: sk-secret", "x"]
-)
+@pytest.mark.parametrize("line", ["set OPENAI_API_KEY=sk-secret", "$env:OPENAI_API_KEY=1", "OPENAI_API_KEY: sk-secret"])
 def test_a_file_without_any_setting_is_reported(line: str, files: SettingsFiles) -> None:
     write(files, env=f"# mine\n{line}\n")
-    assert "a line looks like OPENAI_API_KEY=YOUR-KEY" in complaint(files)
+    assert "a line must look like OPENAI_API_KEY=YOUR-KEY" in complaint(files)
 
 
 def test_a_file_that_cannot_be_read_is_reported(files: SettingsFiles, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +140,6 @@ def test_a_broken_file_of_the_editor_is_reported(broken: str, files: SettingsFil
         ("OPENAI_API_KEY", '"sk-secret"', "without quotation marks or spaces"),
         ("OPENAI_API_KEY", "sk-secret-café", "characters that no key has"),
         ("OPENAI_API_KEY", "sk-secret\nmore", "characters that no key has"),
-        ("OPENAI_API_KEY", "comfyui-secret", "sign in with it instead"),
         ("OPENAI_ORG_ID", "org\nsecret", "no such id"),
         ("OPENAI_PROJECT_ID", "my sécret project", "no such id"),
         ("OPENAI_BASE_URL", "sk-secret", ADDRESS),

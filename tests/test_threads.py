@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from dalle2.generation import threads
-from dalle2.generation.threads import map_threads
+from dalle2 import threads
+from dalle2.threads import map_threads
 from tests.loopback import LONG_S
 
 

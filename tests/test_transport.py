@@ -183,10 +183,11 @@ def test_of_an_error_only_the_start_is_read() -> None:
     assert not reply.is_success
 
 
-def test_a_body_that_unpacks_to_gigabytes_is_read_as_far_as_the_limit() -> None:
-    with Loopback(answering(http(gzip.compress(bytes(64 * MIB)), headers={"Content-Encoding": "gzip"}))) as server:
+@pytest.mark.parametrize("body", [gzip.compress(bytes(64 * MIB)), gzip.compress(b"") + bytes(64 * MIB)])
+def test_a_body_that_unpacks_to_gigabytes_or_never_ends_is_read_as_far_as_the_limit(body: bytes) -> None:
+    with Loopback(answering(http(body, headers={"Content-Encoding": "gzip"}))) as server:
         reply = exchange(server.origin, limit=MIB)
-    assert (len(reply.body), reply.is_too_large) == (MIB + 1, True)
+    assert reply.is_too_large and len(reply.body) <= MIB + 1
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, gzip"])

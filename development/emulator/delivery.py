@@ -25,6 +25,7 @@ async def deliver(request: web.Request, record: RequestRecord, answer: Answer, f
         return response
     if fault.name != "endless_body":
         response.content_length = len(answer.body)
+    transport = request.transport  # which a request has no more once the server stops
     await response.prepare(request)
     # Noted before the last byte goes out, so that a client that has its answer finds it in the record.
     record.status, record.answered = answer.status, time.monotonic()
@@ -39,6 +40,10 @@ async def deliver(request: web.Request, record: RequestRecord, answer: Answer, f
         record.status = record.answered = None
         if request.transport is not None:
             request.transport.close()
+        raise
+    except asyncio.CancelledError:  # the server stops: what is still to be sent would keep the connection open
+        if transport is not None:
+            transport.abort()
         raise
     return response
 
