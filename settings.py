@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import StringIO
@@ -147,13 +148,18 @@ def _env_file_values(file: Path | None) -> Mapping[str, Any]:
         return {}
     text = _text_of(file)
     values = dotenv_values(stream=StringIO(text), interpolate=False)
-    lines = [line.lower() for line in text.splitlines() if not line.lstrip().startswith("#")]
-    is_meant = any(name in line for line in lines for name in Settings.model_fields)
-    if is_meant and {name.lower() for name in values}.isdisjoint(Settings.model_fields):
+    has_setting = not Settings.model_fields.keys().isdisjoint(map(str.lower, values))
+    if not has_setting and _names_a_setting(text):
         raise SettingsError(
             f"The file {file} cannot be read: a line must look like OPENAI_API_KEY=YOUR-KEY. {Charge.NO.value}"
         )
     return values
+
+
+def _names_a_setting(text: str) -> bool:
+    """Whether the name of a setting stands in a file, other than in a comment."""
+    settings = "|".join(Settings.model_fields)
+    return re.search(rf"^(?!\s*#).*({settings})", text, re.MULTILINE | re.IGNORECASE) is not None
 
 
 def _text_of(file: Path) -> str:

@@ -90,8 +90,10 @@ class AnswerCache:
     def is_coming(self, key: str) -> bool:
         """Whether a call that was cancelled still waits for the same answer, or is about to give it back."""
         with self._lock:
-            same = [entry for entry in self._entries if entry.key == key]
-            return any(entry.user is not None and entry.user.is_set() for entry in same)
+            for entry in self._entries:
+                if entry.key == key and entry.user is not None and entry.user.is_set():
+                    return True
+        return False
 
     def checkin(self, entry: CachedAnswer) -> None:
         """The caller is done with an entry whose images were not delivered."""

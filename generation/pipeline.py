@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -235,12 +235,10 @@ def _tell_of_the_others(
 ) -> None:
     """Add to the error of one image what became of the others of its batch, which it does not know."""
     index = min(errors)
-    was_paid = error.charge is Charge.PAID_BEFORE
-    charges = [err.charge for err in errors.values() if isinstance(err, ImagesApiError)]
-    error.charge = max(charges, key=list(Charge).index)
-    others = [entry for place, entry in enumerate(entries) if place != index and entry is not None]
-    kept = len([entry for entry in others if entry.answer is not None])
-    if error.charge is Charge.NO and (kept or was_paid):
+    kept = _kept_beside(index, entries)
+    was_paid = kept > 0 or error.charge is Charge.PAID_BEFORE
+    error.charge = _worst_charge(errors.values())
+    if error.charge is Charge.NO and was_paid:
         error.charge = Charge.PAID_BEFORE
     if kept:
         kept_others = "1 other is" if kept == 1 else f"{kept} others are"
@@ -248,6 +246,23 @@ def _tell_of_the_others(
             f" This is about image {index + 1} of {len(entries)}; {kept_others} paid for and kept for an hour, and not "
             "charged again if nothing is changed for them."
         )
+
+
+def _kept_beside(index: int, entries: Sequence[CachedAnswer | None]) -> int:
+    """How many answers are kept, without that of the failed image itself."""
+    kept = 0
+    for place, entry in enumerate(entries):
+        if place != index and entry is not None and entry.answer is not None:
+            kept += 1
+    return kept
+
+
+def _worst_charge(errors: Iterable[BaseException]) -> Charge:
+    worst = Charge.PAID_BEFORE
+    for error in errors:
+        if isinstance(error, ImagesApiError):
+            worst = max(worst, error.charge, key=list(Charge).index)
+    return worst
 
 
 def as_batch(results: Sequence[Result]) -> Tensor:

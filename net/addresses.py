@@ -102,9 +102,10 @@ def refuse_private(address: str, hide: Callable[[str], str] = str) -> None:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return  # a proxy may know the name; without one, the request itself fails
+    fakes = FAKE_IP if _is_name(host) else ()
     for info in found:
         ip = str(info[4][0])
-        if not is_public(ip) and not (ip.startswith(FAKE_IP) and _is_name(host)):
+        if not is_public(ip) and not ip.startswith(fakes):
             raise PrivateAddress
 
 
