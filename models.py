@@ -18,15 +18,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 if tuple(map(int, pydantic.VERSION.split(".")[:2])) < (2, 9):  # which would hand on base64 as if it were the image
-    raise ImportError(f"openai-dalle needs pydantic 2.9 or later; this is {pydantic.VERSION}. Update ComfyUI.")
+    raise ImportError(
+        f"openai-dalle needs pydantic 2.9 or later; this is {pydantic.VERSION}. Run ComfyUI's own Python with "
+        "-m pip install --upgrade pydantic, and restart ComfyUI."
+    )
 
 MAX_DETAIL_CHARACTERS = 400  # of a server's own words in our messages: enough for a sentence, too little for a page
 # Of a response. Its images need a few, and a prompt that is repeated with each has 32,000 characters at most; millions
 # of them would unfold to gigabytes of objects.
 MAX_COMMAS = 500_000
-MAX_ESCAPES = 100_000
+MAX_ESCAPES = 100_000  # of a response for json.loads; texts need a few, and images none
 MAX_PICTURES = 1000  # of a response: each becomes an object, and a node asks for 8
-
 
 URL_SAFE_TO_PLAIN = bytes.maketrans(b"-_", b"+/")  # the two alphabets of base64 (RFC 4648)
 

@@ -108,7 +108,8 @@ class AnswerCache:
             self._start_timer()
 
     def discard(self, entry: CachedAnswer) -> None:
-        """The caller is done with an entry that nobody needs any more."""
+        """The caller is done with an entry that nobody needs any more: its answer is gone."""
+        entry.answer = None
         with self._lock:
             if entry in self._entries:
                 self._entries.remove(entry)

@@ -7,7 +7,6 @@ mask blends by its value. An image that is not square is padded by repeating its
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,6 +28,7 @@ from ..image_codec import (
     fit,
     to_image,
 )
+from ..threads import start_thread
 
 # Of an image. No server states its minimum; 16 pixels are the unit in which today's models measure an image.
 MIN_SIDE_PX = 16
@@ -88,9 +88,8 @@ class Edit:
     @cached_property
     def opaque_files(self) -> EditFiles:
         """The image without alpha, and the mask."""
-        with ThreadPoolExecutor(1) as pool:
-            mask_file = pool.submit(encode_mask_png, self._prepared.square_mask)
-            return EditFiles(encode_png(self._prepared.square), mask_file.result())
+        mask_file = start_thread(lambda: encode_mask_png(self._prepared.square_mask), "openai-dalle-png")
+        return EditFiles(encode_png(self._prepared.square), mask_file.result())
 
     @cached_property
     def transparent_files(self) -> EditFiles:

@@ -191,7 +191,6 @@ class Generator:
             )
         if missing == count:
             self.cache.discard(entry)
-            entry.answer = None
             raise UnusableAnswer(
                 f"{problem}\nRunning again asks for new images, which will be charged.", charge=Charge.LIKELY
             )

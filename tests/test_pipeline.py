@@ -430,44 +430,37 @@ def test_an_image_s_host_with_a_bad_certificate_gets_two_more_runs(cache: Watche
     assert (client.prompts, len(client.fetched)) == (["a"], 3)
 
 
+def at_once(**outcomes: bytes | str | ImagesApiError) -> Callable[[str], bytes | str]:
+    """Draws what is named for each prompt, or fails so, and nothing before all of them were asked for."""
+    all_asked = threading.Barrier(len(outcomes))
+
+    def draw(prompt: str) -> bytes | str:
+        all_asked.wait(LONG_S)
+        outcome = outcomes[prompt]
+        if isinstance(outcome, ImagesApiError):
+            raise outcome
+        return outcome
+
+    return draw
+
+
 def test_of_two_failed_images_the_more_expensive_failure_counts(cache: WatchedCache) -> None:
-    both = threading.Barrier(2)
-
-    def fail(prompt: str) -> bytes:
-        both.wait(LONG_S)
-        charge = Charge.MAYBE if prompt == "b" else Charge.NO
-        raise UnusableAnswer(f"no {prompt}.", charge=charge)
-
+    draw = at_once(a=UnusableAnswer("no a."), b=UnusableAnswer("no b.", charge=Charge.MAYBE))
     with pytest.raises(UnusableAnswer, match=r"no a\. You may have been charged"):
-        run(Client(fail), cache, "ab")
+        run(Client(draw), cache, "ab")
 
 
 def test_an_image_that_is_given_up_does_not_count_as_kept(cache: WatchedCache) -> None:
-    both = threading.Barrier(2)
-
-    def draw(prompt: str) -> bytes:
-        both.wait(LONG_S)
-        if prompt == "a":
-            raise ImagesApiError("no a.")
-        return b"no image"
-
     with pytest.raises(ImagesApiError) as caught:
-        run(Client(draw), cache, "ab")
+        run(Client(at_once(a=ImagesApiError("no a."), b=b"no image")), cache, "ab")
     assert str(caught.value) == f"no a. {Charge.LIKELY.value}"
 
 
 def test_a_refusal_beside_an_image_that_waits_does_not_say_that_nothing_was_charged(cache: WatchedCache) -> None:
-    both = threading.Barrier(2)
-
-    def draw(prompt: str) -> str:
-        both.wait(LONG_S)
-        if prompt == "b":
-            raise ImagesApiError("no b.")
-        return "https://images.example/a.png"
-
     def fail(url: str) -> bytes:
         raise connection_error(Connection.REFUSED, "images.example", sent=False, billed=False)
 
+    draw = at_once(a="https://images.example/a.png", b=ImagesApiError("no b."))
     with pytest.raises(UnusableAnswer) as caught:
         run(Client(draw, fail), cache, "ab")
     assert KEPT in str(caught.value) and Charge.NO.value not in str(caught.value)
