@@ -2,7 +2,8 @@
 
 Its promises: a key goes to its own host only; a response is read within limits of bytes and time; a billed request is
 sent again only when it cannot have arrived, or when the server answered with a status that is as a rule not billed
-(408, 409, 429, 500, 502, 503) or asked for a retry itself; whatever fails ends in one of the errors of `errors`.
+(408, 409, 429, 500, 502, 503, unless its words tell of a lost response), or with an unknown one and the wish for a
+retry; whatever fails ends in one of the errors of `errors`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ MAX_REDIRECTS = 5  # of a download; a POST follows none
 MIN_SECRET_CHARACTERS = 4  # a shorter key would be found in every other word
 MAX_NAME_CHARACTERS = 200  # of a model in a list
 
-# What looks like a key although it is not ours: OpenAI repeats the ends of one, with asterisks between.
+# Whatever looks like a key: OpenAI repeats the ends of one, with asterisks between.
 ANY_KEY = r"\b(?:sk|comfyui)-[\w*.-]{4,}|[\w-]{0,64}\*{3,}[\w*-]{0,64}"
 
 CHECK_THE_ADDRESS = "Check OPENAI_BASE_URL (it usually ends in /v1)"
@@ -70,7 +71,7 @@ class _Headers(AuthBase):
         return request
 
 
-NO_KEY = _Headers({})
+NO_AUTH = _Headers({})
 
 
 class ImagesClient:
@@ -83,7 +84,7 @@ class ImagesClient:
     def __init__(self, backend: Backend, retrier: Retrier | None = None) -> None:
         self._backend = backend
         self._origin = origin(as_sent(backend.base_url))
-        self._key = _Headers(backend.headers)
+        self._auth = _Headers(backend.headers)
         self._retrier = retrier or Retrier()
         self._transport = Transport()
         self.hide = secrets_hider(backend.headers)
@@ -119,7 +120,7 @@ class ImagesClient:
         reply = self._transport.exchange(request)
         if not reply.is_success:
             raise self._status_error(reply)
-        self._raise_unless_whole(reply, charge=Charge.NO)
+        self._raise_unless_complete(reply, charge=Charge.NO)
         try:
             listed = ModelList.model_validate_json(reply.body).data
         except ValueError:
@@ -138,7 +139,7 @@ class ImagesClient:
         return Request(
             method,
             self._backend.base_url + route,
-            auth=self._key,
+            auth=self._auth,
             timeout_s=self._backend.timeouts_s,
             total_s=self._backend.total_s,
             limit_bytes=MAX_ANSWER_BYTES,
@@ -161,7 +162,7 @@ class ImagesClient:
             if reply.cut_off is not None or reply.is_too_large:
                 log.warning("A response broke off; its images were read as far as they came.")
             return Answer(request, pictures, _credits(reply.headers))
-        self._raise_unless_whole(reply, charge=Charge.LIKELY)
+        self._raise_unless_complete(reply, charge=Charge.LIKELY)
         if pictures is None:
             raise self._unreadable(reply)
         raise UnusableAnswer(
@@ -181,8 +182,8 @@ class ImagesClient:
                 headers[name] = self.hide(reply.headers[name])
         return StatusError(reply.status_code, detail, headers=headers, login=self._backend.login, rows=rows)
 
-    def _raise_unless_whole(self, reply: Reply, *, charge: Charge) -> None:
-        """Raise for a response that was not read to its end."""
+    def _raise_unless_complete(self, reply: Reply, *, charge: Charge) -> None:
+        """Raise for a response that could not be read to its end; one that broke off has a charge of its own."""
         if reply.is_encoded:
             problem = (
                 "The server, or something on the way to it, compressed the response in a way that cannot be read. "
@@ -218,7 +219,7 @@ class ImagesClient:
         return UnusableAnswer(message, charge=charge, details=[said, self._id_line(reply)])
 
     def _follow(self, url: str) -> bytes:
-        """The image behind a URL, wherever that leads."""
+        """The image behind a URL and its redirects, each of which is checked."""
         with_key = is_relative(url)
         address = self._backend.base_url + "/"
         for _ in range(1 + MAX_REDIRECTS):
@@ -230,7 +231,7 @@ class ImagesClient:
             if reply.location is None:
                 return bytes(reply.body)
             url = reply.location
-            with_key = False  # where a redirect leads is the server's wish, not the API's
+            with_key = False  # a redirect is not a URL of the API itself
         raise UnusableAnswer(
             f"The address of an image redirects more than {MAX_REDIRECTS} times.", charge=Charge.PAID_BEFORE
         )
@@ -242,7 +243,7 @@ class ImagesClient:
             Request(
                 "GET",
                 address,
-                auth=self._key if with_key else NO_KEY,
+                auth=self._auth if with_key else NO_AUTH,
                 timeout_s=(connect_s, min(read_s, DOWNLOAD_READ_TIMEOUT_S)),
                 total_s=self._backend.total_s,
                 limit_bytes=MAX_DOWNLOAD_BYTES,
@@ -254,7 +255,7 @@ class ImagesClient:
             raise UnusableAnswer(unfetchable_url_message(address, self.hide), charge=Charge.PAID_BEFORE)
         if reply.status_code != 200:
             raise self._status_error(reply, DOWNLOAD_CASES)
-        self._raise_unless_whole(reply, charge=Charge.PAID_BEFORE)
+        self._raise_unless_complete(reply, charge=Charge.PAID_BEFORE)
         return reply
 
     def _can_be_shown(self, name: str) -> bool:
@@ -265,7 +266,7 @@ class ImagesClient:
 
 
 def _pictures_in(body: bytes | bytearray) -> tuple[Picture, ...] | None:
-    """The pictures of a response, None if it cannot be read. The error would hold the whole response."""
+    """The pictures of a response, None if it cannot be read. That error is dropped: it holds the whole response."""
     try:
         return ImagesResponse.parse(body).data
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The nodes' faces: their inputs and outputs, and the order of the steps of a call."""
+"""The nodes as ComfyUI sees them: their inputs and outputs, and the order of the steps of a call."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class DalleNode:
     runner: ClassVar[comfyui.NodeRunner] = comfyui.NodeRunner(cache)
     settings_files: ClassVar[SettingsFiles] = _settings_files()
 
-    FOLLOWS_QUALITY_SETTING: ClassVar[bool] = True  # not where the node has an input for it
+    FOLLOWS_QUALITY_SETTING: ClassVar[bool] = True  # False where the node has an input for it
 
     # Turns the inputs of a node into jobs. Raises ValueError for inputs that cannot work.
     jobs: ClassVar[Callable[..., list[Job]]]
@@ -310,7 +310,7 @@ def is_blank(prompt: str) -> bool:
     return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in prompt)
 
 
-# Over a link anything can come, so the node checks what its widgets would not let through.
+# A link can carry any value, so the limits of the widgets are checked again.
 
 
 def check_prompt(prompt: object) -> None:
@@ -347,7 +347,7 @@ def parsed_size(size: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-# ComfyUI-Manager reads this text, and finds the nodes by their ids in quotation marks.
+# ComfyUI-Manager scans this source file, and finds the nodes by their ids in quotation marks.
 NODE_CLASS_MAPPINGS = {"OpenAIDalle2": OpenAIDalle2, "OpenAIDalle3": OpenAIDalle3}
 NODE_DISPLAY_NAME_MAPPINGS = {"OpenAIDalle2": "OpenAI DALL·E 2", "OpenAIDalle3": "OpenAI DALL·E 3"}
 

@@ -29,9 +29,9 @@ from .inpainting import with_alpha
 
 log = logging.getLogger("openai-dalle")
 
-MAX_CALLS_AT_ONCE = 4  # of one node: more would run into the rate limits of a new account
+MAX_JOBS_AT_ONCE = 4  # of one call: more would run into the rate limits of a new account
 MAX_DOWNLOADS_AT_ONCE = 8  # as many as one job can have
-MAX_FAILED_RUNS = 2  # after which images that are there no longer wait for those that are not
+MAX_FAILED_RUNS = 2  # then what is there is delivered, without the missing images
 POLL_S = 0.05  # how often a call looks for an answer that another one waits for
 
 
@@ -65,8 +65,8 @@ class Generator:
         After a failure no new answer is asked for: it would be paid for and not be seen.
         """
         self.call.group.expect(sum(job.asked.n for job in jobs))
-        # All of them before anything is asked for: what is kept may not be dropped to make room for new answers.
-        keys = map_threads(self._key, jobs, limit=MAX_CALLS_AT_ONCE)
+        keys = map_threads(self._cache_key, jobs, limit=MAX_JOBS_AT_ONCE)
+        # Every kept answer is taken before a new one is asked for, which could push it out of the cache.
         entries = [self._paid_answer(key) for key in keys]
         errors: dict[int, BaseException] = {}
 
@@ -74,7 +74,7 @@ class Generator:
             entry = entries[index]
             if entry is None:
                 if errors:
-                    return None  # and no error, which could come before the one that tells what failed
+                    return None  # and no error: by its index it could come before the one that tells what failed
                 entry = entries[index] = self._reserved(keys[index])
             try:
                 return self._run_one(jobs[index], entry)
@@ -84,13 +84,13 @@ class Generator:
                 raise
 
         try:
-            results = map_threads(run_one, range(len(jobs)), limit=MAX_CALLS_AT_ONCE)
+            results = map_threads(run_one, range(len(jobs)), limit=MAX_JOBS_AT_ONCE)
         except ImagesApiError as err:
-            _tell_of_the_others(err, errors, entries)
+            _add_note_on_others(err, errors, entries)
             raise
         if self.call.cancelled.is_set():
             raise CallCancelled("Cancelled after the images had arrived.", charge=Charge.PAID_BEFORE)
-        return [result for result in results if result is not None]
+        return [result for result in results if result is not None]  # None came only beside an error
 
     def _reserved(self, key: str) -> CachedAnswer:
         entry = self.cache.reserve(key, self.call.cancelled)
@@ -109,8 +109,8 @@ class Generator:
         chosen = self.backend.request(sent.model, job.asked).quality
         return chosen is not None and sent.quality is None
 
-    def _key(self, job: Job) -> str:
-        """What makes two calls the same: where they go, for which account, and what they ask. The seed is no part."""
+    def _cache_key(self, job: Job) -> str:
+        """Names a job: where it is sent, for which account, and what it asks. The seed is no part of it."""
         backend, asked = self.backend, job.asked
         edit = job.edit.digest if job.edit else None
         quality = asked.quality or backend.quality
@@ -118,8 +118,8 @@ class Generator:
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def _paid_answer(self, key: str) -> CachedAnswer | None:
-        """An answer to the same call that an earlier run left, or that a cancelled one is about to leave."""
-        is_waiting = False
+        """An answer to the same job that an earlier run left, or that a cancelled one is about to leave."""
+        is_announced = False
         while True:
             is_coming = self.cache.is_coming(key)  # looked at first: `checkout` then finds what comes in between
             entry = self.cache.checkout(key, self.call.cancelled)
@@ -128,9 +128,9 @@ class Generator:
                 return entry
             if not is_coming:
                 return None
-            if not is_waiting:
+            if not is_announced:
                 self.call.begin("Waiting for the images of the cancelled run")
-                is_waiting = True
+                is_announced = True
             self.call.pause(POLL_S)
             if self.call.cancelled.is_set():
                 raise CallCancelled("Cancelled while waiting for the images of a cancelled run.")
@@ -180,9 +180,10 @@ class Generator:
         """Raise if another run could still get the missing images; otherwise let the rest be delivered."""
         problem = problems[min(problems)]
         missing, count = len(problems), len(pictures)
-        if missing < count or not _may_pass(problems):
+        all_may_pass = missing == count and _any_is_transient(problems)
+        if not all_may_pass:
             entry.failed_runs += 1
-        if _may_come(entry, pictures, problems):
+        if all_may_pass or _is_worth_another_run(entry, pictures, problems):
             raise UnusableAnswer(
                 f"{problem}\nNot fetched yet: {missing} of {count}. Your paid answer is kept for an hour: run again, "
                 "and only what is missing is fetched. Nothing is charged a second time.",
@@ -208,36 +209,34 @@ class Generator:
             log.warning("A cancelled call has ended without images: %s", err)
 
 
-def _may_pass(problems: Mapping[int, Exception]) -> bool:
+def _any_is_transient(problems: Mapping[int, Exception]) -> bool:
     """Whether one of these may pass by itself: no connection, a busy host."""
     return any(isinstance(problem, ImagesApiError) and problem.is_transient for problem in problems.values())
 
 
-def _may_come(entry: CachedAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]) -> bool:
-    """Whether the next run could get what is missing, and is worth the wait for the images that are there.
+def _is_worth_another_run(entry: CachedAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]) -> bool:
+    """Whether to try again for the missing images, rather than deliver the rest.
 
-    Where all are missing and it may pass, however often. Otherwise what is missing gets `MAX_FAILED_RUNS` more runs,
-    and what cannot change none.
+    There are at most `MAX_FAILED_RUNS` more runs, and none for a problem that cannot change.
     """
-    if len(problems) == len(pictures) and _may_pass(problems):
-        return True
     may_change = False
     for index, problem in problems.items():
-        is_bad_address = isinstance(problem, UnusableAnswer) and not isinstance(problem, PrivateAddress)
-        if not pictures[index].b64_json and not is_bad_address:
+        # The same in every run: a URL that is no good, too many redirects, a file that is too large.
+        is_final = isinstance(problem, UnusableAnswer) and not isinstance(problem, PrivateAddress)
+        if not pictures[index].b64_json and not is_final:
             may_change = True
     return may_change and entry.failed_runs <= MAX_FAILED_RUNS
 
 
-def _tell_of_the_others(
+def _add_note_on_others(
     error: ImagesApiError, errors: Mapping[int, BaseException], entries: Sequence[CachedAnswer | None]
 ) -> None:
-    """Add to the error of one image what became of the others of its batch, which it does not know."""
+    """Complete the error of one image with what became of the other images of its batch."""
     index = min(errors)
     kept = _kept_beside(index, entries)
     was_paid = kept > 0 or error.charge is Charge.PAID_BEFORE
     error.charge = _worst_charge(errors.values())
-    if error.charge is Charge.NO and was_paid:
+    if error.charge is Charge.NO and was_paid:  # its sentence, "Nothing was charged.", would be untrue
         error.charge = Charge.PAID_BEFORE
     if kept:
         kept_others = "1 other is" if kept == 1 else f"{kept} others are"
@@ -257,7 +256,7 @@ def _kept_beside(index: int, entries: Sequence[CachedAnswer | None]) -> int:
 
 
 def _worst_charge(errors: Iterable[BaseException]) -> Charge:
-    worst = Charge.PAID_BEFORE
+    worst = next(iter(Charge))  # they are in order, the worst last
     for error in errors:
         if isinstance(error, ImagesApiError):
             worst = max(worst, error.charge, key=list(Charge).index)

@@ -20,7 +20,7 @@ import pytest
 import requests
 import trustme
 
-from dalle2.api_client import NO_KEY
+from dalle2.api_client import NO_AUTH
 from dalle2.errors import ConnectionFailed, TimedOut
 from dalle2.net.transport import MAX_ERROR_BYTES, Reply, Request, Transport
 from development.program import free_port
@@ -70,7 +70,7 @@ def transport() -> Iterator[Transport]:
 def request(url: str, *, wait_s: float = LONG_S, total_s: float = LONG_S, limit: int = MIB, **more: Any) -> Request:
     """A GET of a URL, or what `more` makes of it."""
     fields = {"method": "GET", "timeout_s": (wait_s, wait_s), "total_s": total_s, "limit_bytes": limit, **more}
-    return Request(url=url, auth=NO_KEY, **fields)
+    return Request(url=url, auth=NO_AUTH, **fields)
 
 
 def exchange(url: str, **more: Any) -> Reply:
