@@ -12,7 +12,6 @@ import socket
 import ssl
 import threading
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, ProxySchemeUnknown, ReadTimeoutError
+from urllib3.exceptions import DecodeError, HTTPError, ProxySchemeUnknown, ReadTimeoutError
 
 from ..errors import Connection, ConnectionFailed, connection_error
 from ..threads import start_thread
@@ -35,9 +34,9 @@ CHUNK_BYTES = 2**16
 POOL_SIZE = 32  # connections kept per host: one node can have four responses of eight images each to fetch
 MAX_ERROR_BYTES = 64 * 2**10  # an error is read only as far as its first sentences
 
-GZIP = ("gzip", "x-gzip", "deflate")
-COMPRESSIONS = ("br", "compress", "deflate", "gzip", "lz4", "snappy", "zstd", "dcb", "dcz")
-ZLIB_OR_GZIP = zlib.MAX_WBITS + 32  # zlib finds out which of the two formats it is
+# No compression is asked for, and yet proxies and virus scanners add it. urllib3 unpacks gzip and deflate everywhere,
+# and these only where other libraries are installed, some of them without a limit.
+UNREADABLE_ENCODINGS = ("br", "compress", "lz4", "snappy", "zstd", "dcb", "dcz")
 
 # The last is what `requests` raises for a SOCKS proxy when the library for it is missing.
 PROXY_ERRORS = (
@@ -283,58 +282,30 @@ def _read(response: requests.Response, in_flight: _InFlight) -> Reply:
     if response.is_redirect:
         return Reply(response.status_code, headers, bytearray(), location=headers["location"])
     limit_bytes = in_flight.request.limit_bytes if 200 <= response.status_code < 300 else MAX_ERROR_BYTES
-    content = _Content(headers.get("content-encoding", ""), limit_bytes)
+    body = bytearray()
     cut_off = None
-    is_encoded = not content.is_readable
+    is_encoded = any(name in headers.get("content-encoding", "").lower() for name in UNREADABLE_ENCODINGS)
     try:
-        for piece in _pieces(response, in_flight) if content.is_readable else ():
-            content.add(piece)
-            if content.is_too_large:
+        for piece in _pieces(response, in_flight) if not is_encoded else ():
+            body += piece
+            if len(body) > limit_bytes:
                 break
-    except zlib.error:
+    except DecodeError:
         is_encoded = True
     except (HTTPError, OSError) as err:
         cut_off = _failure(_kind(err, in_flight), in_flight)
     return Reply(
         response.status_code,
         headers,
-        content.body,
-        is_too_large=content.is_too_large,
+        body,
+        is_too_large=len(body) > limit_bytes,
         is_encoded=is_encoded,
         cut_off=cut_off,
     )
 
 
-class _Content:
-    """The content of a body, unpacked piece by piece, up to a limit for what comes and what it becomes.
-
-    No compression is asked for, and yet proxies and virus scanners add it.
-    """
-
-    def __init__(self, encoding: str, limit_bytes: int) -> None:
-        encoding = encoding.strip().lower()
-        self.body = bytearray()
-        # Some servers name a character set here. Of several compressions, or others, none is unpacked.
-        self.is_readable = encoding in GZIP or not any(name in encoding for name in COMPRESSIONS)
-        self._unpacker = zlib.decompressobj(ZLIB_OR_GZIP) if encoding in GZIP else None
-        self._limit_bytes = limit_bytes
-        self._received = 0
-
-    @property
-    def is_too_large(self) -> bool:
-        return max(self._received, len(self.body)) > self._limit_bytes
-
-    def add(self, piece: bytes) -> None:
-        """Add what came. Raises zlib.error."""
-        self._received += len(piece)
-        if self._unpacker is None:
-            self.body += piece
-        elif not self._unpacker.eof:
-            self.body += self._unpacker.decompress(piece, self._limit_bytes + 1 - len(self.body))
-
-
 def _pieces(response: requests.Response, in_flight: _InFlight) -> Iterator[bytes]:
-    """The body as it comes in.
+    """The body as it comes in, unpacked.
 
     `read1` returns what there is: no wait for a full piece can pass the deadline, and nothing that arrived is lost when
     the connection breaks. urllib3 before 2.1 has only `read`, which loses the last piece then.
@@ -342,7 +313,7 @@ def _pieces(response: requests.Response, in_flight: _InFlight) -> Iterator[bytes
     response.raw.enforce_content_length = True  # the default of urllib3 2, not of 1
     read = getattr(response.raw, "read1", None) or response.raw.read
     while not in_flight.expired:
-        piece = read(CHUNK_BYTES, decode_content=False)
+        piece = read(CHUNK_BYTES, decode_content=True)
         if not piece:
             return
         yield piece

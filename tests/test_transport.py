@@ -22,7 +22,7 @@ import trustme
 
 from dalle2.api_client import NO_AUTH
 from dalle2.errors import ConnectionFailed, TimedOut
-from dalle2.net.transport import MAX_ERROR_BYTES, Reply, Request, Transport
+from dalle2.net.transport import CHUNK_BYTES, MAX_ERROR_BYTES, Reply, Request, Transport
 from development.program import free_port
 from tests.loopback import LONG_S, Connection, Loopback, Script, answering, hanging, http, wait_for
 
@@ -138,7 +138,7 @@ ENDLESS = {
         http(b"abcdef", headers={"Content-Length": "3"}),
         http(b"abc", headers={"Content-Encoding": "identity"}),
         http(b"abc", headers={"Content-Encoding": "utf-8"}),
-        http(gzip.compress(b"abc"), headers={"Content-Encoding": "gzip"}),
+        http(gzip.compress(b"ab") + gzip.compress(b"c"), headers={"Content-Encoding": "gzip"}),
         http(zlib.compress(b"abc"), headers={"Content-Encoding": "Deflate"}),
         http(b"abc", headers={"Content-Length": "junk"}),
         http(b"abc", headers={"Content-Length": "-5"}),
@@ -183,14 +183,13 @@ def test_of_an_error_only_the_start_is_read() -> None:
     assert not reply.is_success
 
 
-@pytest.mark.parametrize("body", [gzip.compress(bytes(64 * MIB)), gzip.compress(b"") + bytes(64 * MIB)])
-def test_a_body_that_unpacks_to_gigabytes_or_never_ends_is_read_as_far_as_the_limit(body: bytes) -> None:
-    with Loopback(answering(http(body, headers={"Content-Encoding": "gzip"}))) as server:
+def test_a_body_that_unpacks_to_gigabytes_is_read_as_far_as_the_limit() -> None:
+    with Loopback(answering(http(gzip.compress(bytes(64 * MIB)), headers={"Content-Encoding": "gzip"}))) as server:
         reply = exchange(server.origin, limit=MIB)
-    assert reply.is_too_large and len(reply.body) <= MIB + 1
+    assert reply.is_too_large and len(reply.body) <= MIB + CHUNK_BYTES
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, gzip"])
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd, gzip"])
 def test_a_compressed_body_is_not_asked_for_and_refused_when_it_cannot_be_unpacked(encoding: str) -> None:
     with Loopback(answering(http(b"\x1f\x8b junk", headers={"Content-Encoding": encoding}))) as server:
         reply = exchange(server.origin)
