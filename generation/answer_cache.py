@@ -70,11 +70,13 @@ class AnswerCache:
         self._timer: threading.Timer | None = None
 
     def checkout(self, key: str, cancelled: threading.Event) -> CachedAnswer | None:
-        """The oldest free answer to the same call, used by the caller from now on."""
+        """The oldest answer to the same call that no other call needs, used by the caller from now on."""
         with self._lock:
             self._drop_old()
             for entry in self._entries:
-                if entry.key == key and entry.user is None:
+                # A cancelled call needs its answer no more, although one of its downloads may still hang.
+                is_left = entry.answer is not None and entry.user is not cancelled and _is_cancelled(entry)
+                if entry.key == key and (entry.user is None or is_left):
                     entry.user = cancelled
                     entry.is_reused = True
                     return entry
@@ -88,19 +90,21 @@ class AnswerCache:
         return entry
 
     def is_coming(self, key: str) -> bool:
-        """Whether a call that was cancelled still waits for the same answer, or is about to give it back."""
+        """Whether a call that was cancelled still waits for the same answer."""
         with self._lock:
             for entry in self._entries:
-                if entry.key == key and entry.user is not None and entry.user.is_set():
+                if entry.key == key and entry.answer is None and _is_cancelled(entry):
                     return True
         return False
 
-    def checkin(self, entry: CachedAnswer) -> None:
+    def checkin(self, entry: CachedAnswer, cancelled: threading.Event) -> None:
         """The caller is done with an entry whose images were not delivered."""
         if entry.answer is None:
             self.discard(entry)
             return
         with self._lock:
+            if entry.user is not cancelled:  # another call has taken it meanwhile
+                return
             entry.user = None
             entry.kept_since_s = self._clock()
             self._drop_old()
@@ -153,3 +157,7 @@ class AnswerCache:
             self._timer = None
             self._drop_old()
             self._start_timer()
+
+
+def _is_cancelled(entry: CachedAnswer) -> bool:
+    return entry.user is not None and entry.user.is_set()

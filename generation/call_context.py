@@ -153,7 +153,7 @@ class CallContext:
             if self._open_sides:
                 return
         for entry in self._entries:
-            self._cache.checkin(entry)
+            self._cache.checkin(entry, self.cancelled)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from dalle2.models import Picture
 from tests.loopback import ANSWER, wait_for
 
 LIMIT_BYTES = 100
+CALL = threading.Event()  # never cancelled
 
 
 class Cache(AnswerCache):
@@ -26,7 +27,7 @@ class Cache(AnswerCache):
     def add(self, key: str = "a", size: int = 1) -> CachedAnswer:
         """Keep an answer of that many bytes, which no call uses."""
         entry = used(self, key, size)
-        self.checkin(entry)
+        self.checkin(entry, CALL)
         return entry
 
     def take(self, key: str = "a") -> CachedAnswer | None:
@@ -36,7 +37,7 @@ class Cache(AnswerCache):
 
 def used(cache: AnswerCache, key: str = "a", size: int = 1) -> CachedAnswer:
     """An answer of that many bytes, which a call uses."""
-    entry = cache.reserve(key, threading.Event())
+    entry = cache.reserve(key, CALL)
     entry.answer = Answer(ANSWER.request, (Picture(b64_json=bytes(size)),))
     return entry
 
@@ -61,7 +62,7 @@ def test_the_hour_begins_when_the_call_gives_the_answer_back() -> None:
     entry = used(cache)
     cache.now_s = MAX_AGE_S + 1
     cache.add("b")
-    cache.checkin(entry)
+    cache.checkin(entry, CALL)
     assert cache.take() is entry
 
 
@@ -69,7 +70,7 @@ def test_the_memory_of_an_answer_is_freed_without_any_further_call() -> None:
     cache = AnswerCache(max_age_s=0.05)
     entry = used(cache)
     freed = weakref.ref(entry)
-    cache.checkin(entry)
+    cache.checkin(entry, CALL)
     del entry
     wait_for(lambda: freed() is None)
 
@@ -101,7 +102,7 @@ def test_an_answer_is_kept_also_when_no_timer_can_be_started(monkeypatch: pytest
     entry = used(cache)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        cache.checkin(entry)
+        cache.checkin(entry, CALL)
     assert cache.checkout("a", threading.Event()) is entry
 
 
@@ -128,20 +129,31 @@ def test_what_is_in_use_does_not_count() -> None:
 
 def test_what_was_downloaded_counts() -> None:
     cache = Cache()
-    entry = cache.reserve("a", threading.Event())
+    entry = cache.reserve("a", CALL)
     entry.answer = Answer(ANSWER.request, (Picture(url="https://example.com/a.png"),))
     entry.downloads[0] = bytes(LIMIT_BYTES + 1)
-    cache.checkin(entry)
+    cache.checkin(entry, CALL)
     assert cache.take() is None
 
 
-def test_only_what_a_cancelled_call_still_uses_is_coming() -> None:
+def test_only_an_answer_that_a_cancelled_call_still_waits_for_is_coming() -> None:
     cache, cancelled = Cache(), threading.Event()
     entry = cache.reserve("a", cancelled)
     assert not cache.is_coming("a")
     cancelled.set()
-    assert cache.is_coming("a") and not cache.is_coming("b")
+    assert cache.is_coming("a") and not cache.is_coming("b") and cache.take() is None
     entry.answer = ANSWER
-    assert cache.is_coming("a") and cache.take() is None
-    cache.checkin(entry)
     assert not cache.is_coming("a") and cache.take() is entry
+
+
+def test_an_answer_that_the_next_call_has_taken_is_not_given_back_by_the_cancelled_one() -> None:
+    cache, cancelled = Cache(), threading.Event()
+    entry = cache.reserve("a", cancelled)
+    entry.answer = ANSWER
+    cancelled.set()
+    assert cache.checkout("a", cancelled) is None
+    assert cache.checkout("a", CALL) is entry
+    cache.checkin(entry, cancelled)
+    assert cache.take() is None
+    cache.checkin(entry, CALL)
+    assert cache.take() is entry

@@ -283,6 +283,15 @@ def test_a_run_cancelled_between_downloads_leaves_the_rest_to_the_next(emulator:
     assert (len(emulator.posts), len(downloads(emulator))) == (1, 2)
 
 
+def test_a_cancelled_run_whose_download_hangs_does_not_hold_the_next_one_up(emulator: Emulator, node: Node) -> None:
+    emulator.result = "url"
+    emulator.picture_delay_s = LONG_S
+    asyncio.run(cancelled_when(lambda: len(downloads(emulator)) == 1))
+    emulator.picture_delay_s = 0.0
+    assert node.draw().shape[0] == 1
+    assert (len(emulator.posts), len(downloads(emulator))) == (1, 2)
+
+
 @pytest.mark.parametrize("fault", ["rate_limit", "unavailable", "model_not_found"])
 def test_after_a_cancel_no_further_image_is_asked_for(fault: str, emulator: Emulator) -> None:
     emulator.fail(Fault(fault, times=None, delay_s=0.2))
@@ -487,11 +496,12 @@ def test_all_that_is_kept_is_taken_before_anything_is_asked_for(
     cache = WatchedCache(max_free_bytes=len(PNG) * (len(prompts) - 1))
     with pytest.raises(ImagesApiError, match="no h"):
         run(refusing("h"), cache, prompts)
-    other = cache.reserve("another call", threading.Event())
+    unused = threading.Event()
+    other = cache.reserve("another call", unused)
     other.answer = Answer(ImageRequest(prompt="x", model=None, n=1, size=""), (Picture(b64_json=bytes(len(PNG) * 6)),))
 
     def fill(prompt: str) -> bytes:
-        cache.checkin(other)
+        cache.checkin(other, unused)
         return PNG
 
     client = Client(fill)
@@ -503,14 +513,15 @@ def test_all_that_is_kept_is_taken_before_anything_is_asked_for(
 
 def test_an_answer_that_was_just_missed_is_not_paid_for_again() -> None:
     class JustMissed(WatchedCache):
-        """The cancelled call gives its answer back right after another one has looked for it."""
+        """The cancelled call gets its answer right after another one has looked for it."""
 
         left: CachedAnswer | None = None
+        answer: Answer | None = None
 
         def checkout(self, key: str, cancelled: threading.Event) -> CachedAnswer | None:
             found = super().checkout(key, cancelled)
             if found is None and self.left is not None:
-                self.checkin(self.left)
+                self.left.answer = self.answer
             return found
 
     cache = JustMissed()
@@ -520,6 +531,7 @@ def test_an_answer_that_was_just_missed_is_not_paid_for_again() -> None:
     with pytest.raises(CallCancelled):
         Generator(client, SD, ServerMemory(), cache, call).run(jobs("a"))
     cache.left = cache.in_use[0]
+    cache.answer, cache.left.answer = cache.left.answer, None
     assert run(client, cache)[0].is_reused
     assert client.prompts == ["a"]
 
