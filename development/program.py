@@ -18,7 +18,7 @@ from development.console import Failed
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 300.0
-STOP_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 15.0
 PROBE_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.02
 LAUNCHER = Path(__file__).with_name("program_main.py")
@@ -86,7 +86,7 @@ class Program:
             raise
 
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> float:
-        """End it and return the seconds it took; SIGINT stands for Ctrl-C. It is killed after 5 s."""
+        """End it and return the seconds it took; SIGINT stands for Ctrl-C. It is killed after `STOP_TIMEOUT_S`."""
         start_s = time.monotonic()
         if sys.platform == "win32" and sig == signal.SIGINT:
             sig = signal.CTRL_BREAK_EVENT

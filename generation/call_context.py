@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..errors import CallCancelled
 from .answer_cache import AnswerCache, CachedAnswer
 
 PREVIEW_SIDE_PX = 512
+MAX_ASKED_AT_ONCE = 4  # by one node: more would run into the rate limits of a new account
+POLL_S = 0.05  # how often a call that waits for others looks whether it was cancelled
 
 
 class CallGroup:
@@ -25,8 +28,9 @@ class CallGroup:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self._lock = threading.Lock()
         self.results: list[Any] = []
+        self.slots = threading.BoundedSemaphore(MAX_ASKED_AT_ONCE)
         self._began_s = time.monotonic()
         self._total = 0
         self._done = 0
@@ -41,18 +45,18 @@ class CallGroup:
 
     def expect(self, total: int) -> None:
         """Add `total` expected steps to the progress bar."""
-        with self.lock:
+        with self._lock:
             self._total += total
 
     def step(self) -> tuple[int, int]:
         """Count a step as done; returns how many are, and of how many."""
-        with self.lock:
+        with self._lock:
             self._done += 1
             return self._done, max(self._total, self._done)
 
     def join(self) -> None:
         """A call begins."""
-        with self.lock:
+        with self._lock:
             self._active += 1
 
     def leave(self, call: CallContext, *, delivered: bool) -> bool:
@@ -63,7 +67,7 @@ class CallGroup:
         """
         if not delivered:
             call.settle(delivered=False)
-        with self.lock:
+        with self._lock:
             self._active -= 1
             if delivered:
                 self._returned.append(call)
@@ -89,7 +93,7 @@ class CallContext:
         self.group = group or CallGroup()
         self._cache = cache
         self._entries: list[CachedAnswer] = []
-        self._open_sides = 2
+        self._has_finished = False
         self._activity: tuple[str, float | None] = ("", None)
         self._aside: tuple[str, float] = ("", 0.0)
         self._previews: deque[Any] = deque()
@@ -97,6 +101,17 @@ class CallContext:
     def pause(self, seconds: float) -> None:
         """Sleep, until the user cancels at the latest."""
         self.cancelled.wait(seconds)
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one of the node's slots for a request to the API; waits for it. Raises CallCancelled."""
+        while not self.group.slots.acquire(timeout=POLL_S):
+            if self.cancelled.is_set():
+                raise CallCancelled("Cancelled before the request was sent.")
+        try:
+            yield
+        finally:
+            self.group.slots.release()
 
     def begin(self, activity: str) -> None:
         """Show on the node what it is doing from now on, and for how long."""
@@ -135,7 +150,8 @@ class CallContext:
 
     def finish(self) -> None:
         """The thread has ended."""
-        self._leave_side()
+        self._has_finished = True
+        self._give_back()
 
     def settle(self, *, delivered: bool) -> None:
         """The node has returned the result, or it will not."""
@@ -144,16 +160,13 @@ class CallContext:
                 self._cache.discard(entry)
             return
         self.cancelled.set()
-        self._leave_side()
+        self._give_back()
 
-    def _leave_side(self) -> None:
-        """Of an undelivered call, the side that ends last gives the answers back to the cache."""
-        with self.group.lock:
-            self._open_sides -= 1
-            if self._open_sides:
-                return
-        for entry in self._entries:
-            self._cache.checkin(entry, self.cancelled)
+    def _give_back(self) -> None:
+        """Of an undelivered call whose thread has ended, return the answers to the cache; a second time is harmless."""
+        if self._has_finished and self.cancelled.is_set():
+            for entry in self._entries:
+                self._cache.checkin(entry, self.cancelled)
 
 
 @contextmanager

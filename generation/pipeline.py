@@ -23,16 +23,14 @@ from ..models import ImageRequest, Picture
 from ..net.addresses import PrivateAddress
 from ..threads import map_threads
 from .answer_cache import AnswerCache, CachedAnswer
-from .call_context import PREVIEW_SIDE_PX, CallContext
+from .call_context import MAX_ASKED_AT_ONCE, POLL_S, PREVIEW_SIDE_PX, CallContext
 from .fallback import Fallback, Job, ServerMemory
 from .inpainting import with_alpha
 
 log = logging.getLogger("openai-dalle")
 
-MAX_JOBS_AT_ONCE = 4  # of one call: more would run into the rate limits of a new account
 MAX_DOWNLOADS_AT_ONCE = 8  # as many as one job can have
 MAX_FAILED_RUNS = 2  # then what is there is delivered, without the missing images
-POLL_S = 0.05  # how often a call looks for an answer that another one waits for
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Generator:
         After a failure no new answer is asked for: it would be paid for and not be seen.
         """
         self.call.group.expect(sum(job.asked.n for job in jobs))
-        keys = map_threads(self._cache_key, jobs, limit=MAX_JOBS_AT_ONCE)
+        keys = map_threads(self._cache_key, jobs, limit=MAX_ASKED_AT_ONCE)
         # Every kept answer is taken before a new one is asked for, which could push it out of the cache.
         entries = [self._paid_answer(key) for key in keys]
         errors: dict[int, BaseException] = {}
@@ -84,7 +82,7 @@ class Generator:
                 raise
 
         try:
-            results = map_threads(run_one, range(len(jobs)), limit=MAX_JOBS_AT_ONCE)
+            results = map_threads(run_one, range(len(jobs)), limit=MAX_ASKED_AT_ONCE)
         except ImagesApiError as err:
             _add_note_on_others(err, errors, entries)
             raise
@@ -101,7 +99,8 @@ class Generator:
         answer = entry.answer
         if answer is None:
             fallback = Fallback(self.client, self.backend, self.memory.of(self.backend))
-            answer = entry.answer = fallback.ask(job, self._show_model)
+            with self.call.slot():
+                answer = entry.answer = fallback.ask(job, self._show_model)
         images = self._fetch(job, entry, answer)
         return Result(job, images, answer, entry.is_reused, self._lacks_quality(job, answer.request))
 

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 import pytest
 
+from dalle2.errors import CallCancelled
 from dalle2.generation.answer_cache import AnswerCache
-from dalle2.generation.call_context import CallContext, CallGroup, single_call
+from dalle2.generation.call_context import MAX_ASKED_AT_ONCE, CallContext, CallGroup, single_call
 from tests.loopback import is_kept, pay
 
 
@@ -58,3 +59,13 @@ def test_the_line_says_what_is_done_and_for_how_long(cache: AnswerCache, monkeyp
     assert line_at(116.0) == "Waiting for gpt-image-2, 16 s"
     call.say("done")
     assert line_at(116.0) == "done"
+
+
+def test_a_call_that_waits_for_its_turn_can_be_cancelled() -> None:
+    group = CallGroup()
+    call = CallContext(AnswerCache(), group)
+    call.cancelled.set()
+    for _ in range(MAX_ASKED_AT_ONCE):
+        group.slots.acquire()
+    with pytest.raises(CallCancelled), call.slot():
+        pytest.fail("there was no free slot")

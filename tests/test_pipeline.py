@@ -89,6 +89,12 @@ def downloads(emulator: Emulator) -> list[RequestRecord]:
     return [request for request in emulator.requests if request.method == "GET" and "/pictures/" in request.path]
 
 
+def most_at_once(records: Sequence[RequestRecord]) -> int:
+    """How many of the requests were under way at one moment, at most."""
+    spans = [(record.started, record.answered or 0) for record in records]
+    return max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)
+
+
 def test_images_are_downloaded_side_by_side_and_come_in_order(emulator: Emulator, node: Node) -> None:
     emulator.result = "url"
     alone = node.draw(n=8)
@@ -123,9 +129,16 @@ def test_a_batch_is_asked_for_four_at_a_time_and_comes_in_order(emulator: Emulat
     images = node.draw(**batch(6), n=2)
     assert images.shape == (12, 256, 256, 3)
     assert torch.allclose(images[:, -1, 0, 0], torch.arange(6).repeat_interleave(2) / 10, atol=1 / 255)
-    spans = [(request.started, request.answered or 0) for request in emulator.posts]
-    together = [sum(start <= moment < end for start, end in spans) for moment, _ in spans]
-    assert max(together) == 4
+    assert most_at_once(emulator.posts) == 4
+
+
+def test_a_list_as_input_is_asked_for_four_at_a_time(emulator: Emulator) -> None:
+    async def run_list() -> None:
+        await asyncio.gather(*(OpenAIDalle2().run(prompt=f"{index}", unique_id="1") for index in range(6)))
+
+    emulator.delay_s = 0.3
+    asyncio.run(run_list())
+    assert most_at_once(emulator.posts) == 4
 
 
 def test_the_next_run_downloads_what_is_missing_and_nothing_else(emulator: Emulator, node: Node) -> None:
