@@ -32,7 +32,7 @@ from .errors import (
 from .models import ErrorDetail, ImageRequest, ImagesResponse, ModelEntry, ModelList, Picture, shortened
 from .net.addresses import as_sent, is_relative, joined, origin, refuse_private, unfetchable_url_message, with_https_of
 from .net.retry import Retrier
-from .net.transport import Reply, Request, Transport
+from .net.transport import Reply, Request, exchange
 
 log = logging.getLogger("openai-dalle")
 
@@ -75,7 +75,7 @@ NO_AUTH = _Headers({})
 
 
 class ImagesClient:
-    """A client for one backend; use it as a context manager, from any thread.
+    """A client for one backend, to be used from any thread.
 
     The read timeout of the backend bounds each wait for a byte; a response must be complete within the connect timeout
     + 1.5 x the read timeout.
@@ -86,14 +86,7 @@ class ImagesClient:
         self._origin = origin(as_sent(backend.base_url))
         self._auth = _Headers(backend.headers)
         self._retrier = retrier or Retrier()
-        self._transport = Transport()
         self.hide = secrets_hider(backend.headers)
-
-    def __enter__(self) -> ImagesClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._transport.close()
 
     def generate(self, request: ImageRequest) -> Answer:
         """Images from a prompt. Raises ImagesApiError."""
@@ -117,7 +110,7 @@ class ImagesClient:
             total_s=2 * LISTING_TIMEOUT_S,
             limit_bytes=MAX_LISTING_BYTES,
         )
-        reply = self._transport.exchange(request)
+        reply = exchange(request)
         if not reply.is_success:
             raise self._status_error(reply)
         self._raise_unless_complete(reply, charge=Charge.NO)
@@ -149,7 +142,7 @@ class ImagesClient:
 
     def _post(self, request: ImageRequest, post: Request) -> Answer:
         def send() -> Answer:
-            reply = self._transport.exchange(post)
+            reply = exchange(post)
             if not reply.is_success:
                 raise self._status_error(reply, prompt=request.prompt)
             return self._answer(request, reply)
@@ -239,7 +232,7 @@ class ImagesClient:
     def _fetch(self, address: str, *, with_key: bool) -> Reply:
         """One hop of a download: a complete image, or a redirect."""
         connect_s, read_s = self._backend.timeouts_s
-        reply = self._transport.exchange(
+        reply = exchange(
             Request(
                 "GET",
                 address,

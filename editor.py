@@ -118,8 +118,8 @@ def test_connection(request: PageRequest, files: SettingsFiles) -> JsonAnswer:
         settings = read_settings(files)
         if settings.backend == "comfy":
             return 200, {"reached": False, "message": USES_ACCOUNT}
-        with ImagesClient(choose_backend(settings, Account(), comfy_api_base="")) as client:
-            names = [entry.id for entry in client.models()]
+        client = ImagesClient(choose_backend(settings, Account(), comfy_api_base=""))
+        names = [entry.id for entry in client.models()]
     except (ImagesApiError, SettingsError) as err:
         return 200, {"reached": False, "message": str(err)}
     return 200, {"reached": True, "message": _reached(server_host(settings), names)}

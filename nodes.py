@@ -132,8 +132,8 @@ class DalleNode:
         jobs = self.jobs(**inputs)
         backend = choose_backend(self.settings(), account, comfy_api_base=comfyui.comfy_api_base())
         retrier = Retrier(call.cancelled.is_set, call.pause, call.say)
-        with ImagesClient(backend, retrier) as client:
-            results = Generator(client, backend, self.memory, self.cache, call).run(jobs)
+        client = ImagesClient(backend, retrier)
+        results = Generator(client, backend, self.memory, self.cache, call).run(jobs)
         call.group.results.append(results)
         line = summary(call.group.results, call.group.seconds)
         log.info("%s: %s", type(self).__name__, line)

@@ -31,7 +31,6 @@ from ..threads import start_thread
 log = logging.getLogger("openai-dalle")
 
 CHUNK_BYTES = 2**16
-POOL_SIZE = 32  # connections kept per host: one node can have four responses of eight images each to fetch
 MAX_ERROR_BYTES = 64 * 2**10  # an error is read only as far as its first sentences
 
 # No compression is asked for, and yet proxies and virus scanners add it. urllib3 unpacks gzip and deflate everywhere,
@@ -152,11 +151,6 @@ class _Noting:
         # urllib3 would keep the connect timeout until everything is sent.
         self.sock.settimeout(in_flight.request.timeout_s[1])
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:  # a connection that was kept alive
-            _current.in_flight.go_out(self.sock)
-        super().request(*args, **kwargs)  # type: ignore[misc]
-
     def send(self, data: Any) -> None:
         # A socket's timeout is for a whole `sendall`, and an upload takes as long as the user's line needs.
         for start in range(0, len(data), CHUNK_BYTES):
@@ -196,14 +190,17 @@ class _Adapter(HTTPAdapter):
 
 
 class _Session(requests.Session):
-    """A session that leaves redirects alone, and asks for no compressed body."""
+    """A session for one request, which leaves redirects alone and asks for no compressed body: images gain nothing.
+
+    A connection is never used again: the server may be about to close it, and nobody could tell then whether it had
+    received a request that costs money (RFC 9112, section 9.6).
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        # Compressed images gain nothing.
-        self.headers.update({"Accept-Encoding": "identity", "User-Agent": "openai-dalle"})
+        self.headers.update({"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "openai-dalle"})
         for scheme in ("http://", "https://"):
-            self.mount(scheme, _Adapter(pool_maxsize=POOL_SIZE))
+            self.mount(scheme, _Adapter())
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Even when it is not to follow a redirect, `requests` prepares the next request, and reads the whole body."""
@@ -221,55 +218,39 @@ class _RedactQuery(logging.Filter):
 _redact_query = _RedactQuery()
 
 
-class Transport:
-    """Connections to servers, for any thread; to be closed."""
-
-    def __init__(self) -> None:
-        logging.getLogger("urllib3.connectionpool").addFilter(_redact_query)  # the same one again changes nothing
-        self._session = _Session()
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._session.close()
-
-    def exchange(self, request: Request) -> Reply:
-        """Send a request and read the response. Raises ConnectionFailed; TimedOut after `total_s` at the latest."""
-        in_flight = _InFlight(request, expires_at=time.monotonic() + request.total_s)
-        # A server can hold a thread up in many places (name resolution, a header that drips in); whoever waits for it
-        # is free at the deadline.
-        outcome = start_thread(lambda: self._exchange(in_flight), "openai-dalle-http")
-        try:
-            return outcome.result(request.total_s)
-        except futures.TimeoutError:  # in Python 3.10 not yet the built-in one
-            in_flight.hang_up()
-            raise _failure(Connection.TOTAL_TIMEOUT, in_flight) from None
-
-    def _exchange(self, in_flight: _InFlight) -> Reply:
-        if not in_flight.request.billed:
-            return _exchange_in(self._session, in_flight)
-        # On a connection of its own: a used one may be about to be closed by the server, and nobody could tell then
-        # what the server had received (RFC 9112, section 9.6).
-        with _Session() as session:
-            return _exchange_in(session, in_flight)
+def exchange(request: Request) -> Reply:
+    """Send a request and read the response. Raises ConnectionFailed; TimedOut after `total_s` at the latest."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_redact_query)  # the same one again changes nothing
+    in_flight = _InFlight(request, expires_at=time.monotonic() + request.total_s)
+    # A server can hold a thread up in many places (name resolution, a header that drips in); whoever waits for it is
+    # free at the deadline.
+    outcome = start_thread(lambda: _exchange(in_flight), "openai-dalle-http")
+    try:
+        return outcome.result(request.total_s)
+    except futures.TimeoutError:  # in Python 3.10 not yet the built-in one
+        in_flight.hang_up()
+        raise _failure(Connection.TOTAL_TIMEOUT, in_flight) from None
 
 
-def _exchange_in(session: requests.Session, in_flight: _InFlight) -> Reply:
+def _exchange(in_flight: _InFlight) -> Reply:
     request = in_flight.request
     _current.in_flight = in_flight
     try:
-        with session.request(
-            request.method,
-            request.url,
-            auth=request.auth,
-            params=dict(request.params),
-            json=request.json,
-            data=request.data,
-            files=request.files,
-            headers={"Connection": "close"} if request.billed else None,
-            timeout=request.timeout_s,
-            allow_redirects=False,
-            stream=True,
-        ) as response:
+        with (
+            _Session() as session,
+            session.request(
+                request.method,
+                request.url,
+                auth=request.auth,
+                params=dict(request.params),
+                json=request.json,
+                data=request.data,
+                files=request.files,
+                timeout=request.timeout_s,
+                allow_redirects=False,
+                stream=True,
+            ) as response,
+        ):
             log.debug("%s %s%s -> %s", request.method, request.host, urlsplit(request.url).path, response.status_code)
             return _read(response, in_flight)
     except (requests.RequestException, HTTPError, OSError) as err:
@@ -284,7 +265,9 @@ def _read(response: requests.Response, in_flight: _InFlight) -> Reply:
     limit_bytes = in_flight.request.limit_bytes if 200 <= response.status_code < 300 else MAX_ERROR_BYTES
     body = bytearray()
     cut_off = None
-    is_encoded = any(name in headers.get("content-encoding", "").lower() for name in UNREADABLE_ENCODINGS)
+    encoding = headers.get("content-encoding", "").lower()
+    # Several compressions, one in the other, unpack to gigabytes at once.
+    is_encoded = "," in encoding or any(name in encoding for name in UNREADABLE_ENCODINGS)
     try:
         for piece in _pieces(response, in_flight) if not is_encoded else ():
             body += piece

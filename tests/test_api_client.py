@@ -34,8 +34,7 @@ def client(base_url: str, headers: dict[str, str] = BEARER) -> ImagesClient:
 
 
 def generate(base_url: str, headers: dict[str, str] = BEARER) -> tuple[Picture, ...]:
-    with client(base_url, headers) as api:
-        return api.generate(REQUEST).pictures
+    return client(base_url, headers).generate(REQUEST).pictures
 
 
 def failure(base_url: str, headers: dict[str, str] = BEARER) -> ImagesApiError:
@@ -51,8 +50,8 @@ def failure(base_url: str, headers: dict[str, str] = BEARER) -> ImagesApiError:
 def test_credits_are_read_when_they_make_sense(header: str | None, credits: float | None) -> None:
     headers = {"X-Comfy-Credits-Used": header} if header else {}
     body = {"data": [{"url": "/a.png"}]}
-    with Loopback(answering(http(body, headers=headers))) as server, client(server.origin) as api:
-        answer = api.generate(REQUEST)
+    with Loopback(answering(http(body, headers=headers))) as server:
+        answer = client(server.origin).generate(REQUEST)
     assert (answer.credits, answer.request) == (credits, REQUEST)
 
 
@@ -162,9 +161,9 @@ def test_a_short_key_comes_out_as_asterisks_too() -> None:
 
 
 def test_a_client_does_not_show_its_key() -> None:
-    with client("http://127.0.0.1:9/v1") as api:
-        assert KEY not in repr(api)
-        assert KEY not in repr(api.__dict__)
+    api = client("http://127.0.0.1:9/v1")
+    assert KEY not in repr(api)
+    assert KEY not in repr(api.__dict__)
 
 
 @pytest.mark.parametrize("answer", [b"", http(b"", 504), http(b"", 520), http(b"", 524)])
@@ -198,8 +197,8 @@ def test_a_netrc_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def listed(body: object) -> tuple[ModelEntry, ...]:
-    with Loopback(answering(http(body))) as server, client(f"{server.origin}/v1") as api:
-        found = api.models()
+    with Loopback(answering(http(body))) as server:
+        found = client(f"{server.origin}/v1").models()
     assert server.requests[0].startswith(b"GET /v1/models ") and KEY.encode() in server.requests[0]
     return found
 
@@ -218,14 +217,13 @@ def test_a_list_of_models_that_cannot_be_read_is_our_error(body: str) -> None:
 
 def test_a_server_that_lists_no_models_in_time_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_client, "LISTING_TIMEOUT_S", 0.1)
-    with Loopback(hanging) as server, client(server.origin) as api, pytest.raises(TimedOut):
-        api.models()
+    with Loopback(hanging) as server, pytest.raises(TimedOut):
+        client(server.origin).models()
     assert len(server.requests) == 1
 
 
 def download(server: str, url: str) -> bytes:
-    with client(server) as api:
-        return api.download(url)
+    return client(server).download(url)
 
 
 def paths_and_keys(server: Loopback) -> list[tuple[str, bool]]:

@@ -72,8 +72,8 @@ class Caller:
         edit = asked.pop("edit", None)
         job = Job(DalleRequest(**{"original": "dall-e-2", "prompt": prompt, "n": 1, "size": (256, 256), **asked}), edit)
         backend = backend_at(self._server.origin, account=account, fixed_model=fixed, hosted=self._hosted)
-        with ImagesClient(backend, Retrier(pause=lambda seconds: None)) as client:
-            return Fallback(client, backend, self.memory.of(backend)).ask(job, lambda model: None)
+        client = ImagesClient(backend, Retrier(pause=lambda seconds: None))
+        return Fallback(client, backend, self.memory.of(backend)).ask(job, lambda model: None)
 
 
 def test_the_next_known_model_replaces_it_and_is_remembered() -> None:

@@ -612,8 +612,7 @@ def test_a_result_knows_that_the_server_rejected_the_quality(model: str, inputs:
     cache = AnswerCache()
     with Loopback(answering(refusal, http({"data": [encoded(PNG)]}))) as server:
         backend = backend_at(server.origin, fixed_model=model)
-        with ImagesClient(backend) as client:
-            (found,) = Generator(client, backend, ServerMemory(), cache, QuickCall(cache)).run([Job(asked)])
+        (found,) = Generator(ImagesClient(backend), backend, ServerMemory(), cache, QuickCall(cache)).run([Job(asked)])
     assert found.lacks_quality
 
 
