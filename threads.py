@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
+from concurrent.futures import Future, wait
+from functools import partial
 from typing import TypeVar
 
 X = TypeVar("X")
@@ -31,35 +31,25 @@ def map_threads(work: Callable[[X], Y], items: Sequence[X], *, limit: int) -> li
     """`[work(item) for item in items]`, up to `limit` at a time.
 
     Every item is worked on, whatever errors the others end in; then the first error, in the order of items, is raised.
+    Raises RuntimeError where no thread can be had, when those that were begun have ended.
     """
-    results: dict[int, Y] = {}
-    errors: dict[int, BaseException] = {}
-    waiting = list(enumerate(items))
-    lock = threading.Lock()
+    if len(items) == 1:
+        return [work(items[0])]
+    free = threading.Semaphore(limit)
+    outcomes: list[Future[Y]] = []
 
-    def work_through() -> None:
-        while True:
-            with lock:
-                if not waiting:
-                    return
-                index, item = waiting.pop(0)
-            try:
-                results[index] = work(item)
-            except BaseException as err:
-                errors[index] = err
-                if not isinstance(err, Exception):  # Ctrl-C in plain Python: nothing more is begun
-                    with lock:
-                        waiting.clear()
+    def work_on(item: X) -> Y:
+        try:
+            return work(item)
+        finally:
+            free.release()
 
-    helpers: list[threading.Thread] = []
-    with suppress(RuntimeError):  # there are too many threads already: fewer do the work
-        for _ in range(min(limit, len(items)) - 1):
-            helper = threading.Thread(target=work_through, daemon=True)
-            helper.start()
-            helpers.append(helper)
-    work_through()
-    for helper in helpers:
-        helper.join()
-    if errors:
-        raise errors[min(errors)]
-    return [results[index] for index in range(len(items))]
+    try:
+        for item in items:
+            free.acquire()
+            outcomes.append(start_thread(partial(work_on, item), "openai-dalle-item"))
+    except RuntimeError:
+        wait(outcomes)
+        raise
+    wait(outcomes)
+    return [outcome.result() for outcome in outcomes]
