@@ -39,8 +39,8 @@ class Emulator(AppServer):
     `delay_s`: seconds between a complete POST and its answer.
     `result`: how pictures come back: "b64", "url", "relative_url" or "mixed" (b64 and url).
     `picture_delay_s`: seconds before each download, one value or one for each picture of an answer.
-    `picture_format`: "PNG", "JPEG" or "WEBP", None for the server's own. `answer_size`: draw in this size, whatever
-    was asked. `ignore_mask`: edits repaint all.
+    `picture_format`: "PNG", "JPEG" or "WEBP", None for the server's own.
+    `answer_size`: draw in this size, whatever was asked.
     """
 
     def __init__(
@@ -93,7 +93,6 @@ class Emulator(AppServer):
         self.picture_delay_s: float | Sequence[float] = 0.0
         self.picture_format: str | None = None
         self.answer_size: Size | None = None
-        self.ignore_mask = False
 
     def fail(self, fault: Fault) -> None:
         """Let something go wrong with the next request of the fault's route, after the faults before it."""
@@ -176,9 +175,8 @@ class Emulator(AppServer):
         if fault in BAD_PICTURES:
             return [BAD_PICTURES[fault]] * job.n
         kind = self.picture_format or flavour.picture_format
-        draw = functools.partial(produce, ignore_mask=self.ignore_mask)
         # Drawing takes a processor; the event loop stays free for the requests that wait.
-        pictures = await asyncio.to_thread(draw, job, flavour, self.answer_size or job.size, kind)
+        pictures = await asyncio.to_thread(produce, job, flavour, self.answer_size or job.size, kind)
         return [(f"image/{kind.lower()}", picture) for picture in pictures]
 
     def _item(self, request: RequestRecord, index: int, media_type: str, file: bytes) -> dict[str, str]:

@@ -12,13 +12,13 @@ from .painter import add_caption, draw_scene, redrawn
 from .wire import FilePart
 
 
-def produce(job: Job, flavour: Flavour, size: Size, picture_format: str, *, ignore_mask: bool) -> list[bytes]:
-    """Draw what a job asks for, in this size and format; without its mask, an edit repaints all."""
+def produce(job: Job, flavour: Flavour, size: Size, picture_format: str) -> list[bytes]:
+    """Draw what a job asks for, in this size and format."""
     notes = [f"{size[0]}x{size[1]}, {number} of {job.n}, {job.model}" for number in range(1, job.n + 1)]
     if job.image is None:
         return [_painted(job.prompt, index, size, note, picture_format) for index, note in enumerate(notes)]
     marks = Image.new("L", size, 255)
-    if job.mask is not None and not ignore_mask:
+    if job.mask is not None:
         marks = _fit(_marks(job.mask, flavour), size)
     kept = redrawn(_fit(_opened(job.image).convert("RGB"), size))
     edits = [_repainted(job.prompt, index, note, kept, marks) for index, note in enumerate(notes)]
