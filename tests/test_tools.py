@@ -100,24 +100,12 @@ class TestDev:
         assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == names - {"litellm"}
 
 
-class TestBrowser:
-    def test_a_browser_that_is_there_is_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("CHROMIUM", sys.executable)
-        assert browser.installed() == sys.executable
-        assert browser.is_there()
-
-    def test_a_missing_browser_is_explained(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.delenv("CHROMIUM", raising=False)
-        monkeypatch.setattr(browser, "USUAL_PLACES", ())
-        monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))
-        monkeypatch.setattr(browser, "install_commands", lambda: [[sys.executable, "-c", ""]])
-        assert browser.main() == 0
-        assert "apt-get install chromium" in capsys.readouterr().err
-        monkeypatch.setenv("CHROMIUM", str(tmp_path / "nowhere"))
-        assert browser.main() == 0
-        assert "nowhere, and that is no program" in capsys.readouterr().err
+def test_a_missing_browser_is_explained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(browser, "install_commands", lambda: [[sys.executable, "-c", ""]])
+    monkeypatch.setenv("CHROMIUM", "/nowhere/chromium")
+    assert browser.main() == 0
+    said = capsys.readouterr().err
+    assert "apt-get install chromium" in said and "/nowhere/chromium" in said
 
 
 class TestComfyUI:
