@@ -11,27 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserContext, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Playwright, ViewportSize, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 from development.console import Failed
 
-# Where Chromium and Chrome are on Linux, macOS and Windows.
-USUAL_PLACES = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-    *(
-        str(Path(os.environ.get(folder, ""), "Google", "Chrome", "Application", "chrome.exe"))
-        for folder in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA")
-    ),
-)
-PACKAGES = ("chromium", "fonts-noto-cjk")
-INSTALL_TIMEOUT_S = 900
 ARGUMENTS = (
     "--disable-gpu",
     "--disable-quic",
@@ -46,7 +31,7 @@ WINDOW = ViewportSize(width=1400, height=800)
 TIMEOUT_MS = 60_000
 
 HOW_TO_GET_CHROMIUM = (
-    "The editor is tested in Chromium, and there is none. On Debian and Ubuntu: apt-get install chromium. Elsewhere, "
+    "The editor is tested in Chromium, and none starts. On Debian and Ubuntu: apt-get install chromium. Elsewhere, "
     "install Chromium or Chrome and set CHROMIUM to the path of its program."
 )
 
@@ -55,35 +40,39 @@ class ChromiumNotFound(Failed):
     """There is no Chromium to start; the message says how to get it."""
 
 
-def installed() -> str | None:
-    """The path of this computer's own browser: what CHROMIUM names, or the first in the usual places.
+def candidates() -> list[tuple[str | None, str | None]]:
+    """The browsers to try, each as path and channel.
 
-    Raises ChromiumNotFound where CHROMIUM names no program.
+    That is what CHROMIUM names; or else the Chromium of this computer, or the one that Playwright has installed, and
+    then Chrome.
     """
     named = os.environ.get("CHROMIUM")
-    for place in (named,) if named else USUAL_PLACES:
-        if path := shutil.which(place):
-            return path
     if named:
-        raise ChromiumNotFound(f"CHROMIUM is {named}, and that is no program.")
-    return None
+        return [(named, None)]
+    return [(shutil.which("chromium") or shutil.which("chromium-browser"), None), (None, "chrome")]
 
 
 @contextmanager
 def started_browser() -> Iterator[Browser]:
     """A running Chromium without a window. Raises ChromiumNotFound."""
-    path = installed()
     expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
-        try:
-            # Without a path it is the one that Playwright's installer fetched, if that was used.
-            browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=TIMEOUT_MS)
-        except PlaywrightError as err:
-            raise ChromiumNotFound(f"{path} does not start: {err}" if path else HOW_TO_GET_CHROMIUM) from err
+        browser = launched(playwright)
         try:
             yield browser
         finally:
             browser.close()
+
+
+def launched(playwright: Playwright) -> Browser:
+    """Start the first browser that starts. Raises ChromiumNotFound."""
+    reasons = [HOW_TO_GET_CHROMIUM]
+    for path, channel in candidates():
+        try:
+            return playwright.chromium.launch(executable_path=path, channel=channel, args=ARGUMENTS, timeout=TIMEOUT_MS)
+        except PlaywrightError as err:
+            reasons.append(str(err))
+    raise ChromiumNotFound("\n".join(reasons))
 
 
 @contextmanager
@@ -97,49 +86,33 @@ def visitor(browser: Browser, *, locale: str = "en-US") -> Iterator[BrowserConte
         context.close()
 
 
-def is_there() -> bool:
-    """Whether there is a browser to start."""
-    if installed():
-        return True
+def why_not() -> str:
+    """Why no browser starts; nothing if one does."""
     try:
         with started_browser():
-            return True
-    except ChromiumNotFound:
-        return False
+            return ""
+    except ChromiumNotFound as err:
+        return str(err)
 
 
 def install_commands() -> list[list[str]]:
     """What can bring a browser here, in the order of preference."""
     commands = [[sys.executable, "-m", "playwright", "install", "chromium"]]
-    if apt := shutil.which("apt-get"):
+    if shutil.which("apt-get"):
         # -n: sudo fails instead of asking for a password.
-        as_root = [] if hasattr(os, "geteuid") and os.geteuid() == 0 else ["sudo", "-n"]
-        commands.append([*as_root, apt, "update"])
-        commands.append([*as_root, apt, "install", "-y", "--no-install-recommends", *PACKAGES])
+        as_root = ["sudo", "-n"] if shutil.which("sudo") else []
+        commands.append([*as_root, "apt-get", "update"])
+        commands.append([*as_root, "apt-get", "install", "-y", "--no-install-recommends", "chromium"])
     return commands
-
-
-def install() -> None:
-    """Install a browser. What fails on the way is not shown: the next way may succeed."""
-    for command in install_commands():
-        print(f"Getting a browser for the tests of the editor: {' '.join(command)}", flush=True)
-        try:
-            subprocess.run(command, check=False, timeout=INSTALL_TIMEOUT_S, capture_output=True)
-        except (OSError, subprocess.TimeoutExpired) as err:
-            print(err)
-        if is_there():
-            return
 
 
 def main() -> int:
     """Get a browser where there is none; the tests that need none run without one, so this is no failure."""
-    try:
-        if not is_there():
-            install()
-        if not is_there():
-            print(HOW_TO_GET_CHROMIUM, file=sys.stderr)
-    except ChromiumNotFound as err:
-        print(err, file=sys.stderr)
+    for command in install_commands():
+        if why_not():
+            subprocess.run(command, check=False)
+    if reason := why_not():
+        print(reason, file=sys.stderr)
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,8 @@ class ComfyUI(Program):
         self._has_package = has_package
         port = free_port()
         self.url = f"http://{HOST}:{port}"
-        arguments = [
-            *(str(LAUNCHER), str(comfyui_source())),
+        command = [
+            *(sys.executable, str(LAUNCHER), str(comfyui_source())),
             *("--cpu", "--disable-auto-launch"),
             *("--base-directory", str(self.base_dir)),
             *("--output-directory", str(self.output_dir)),
@@ -84,8 +85,9 @@ class ComfyUI(Program):
             *("--listen", HOST, "--port", str(port)),
             *args,
         ]
-        child_env = child_environment(os.environ, env or {})
-        super().__init__("ComfyUI", self.base_dir, arguments, f"{self.url}/queue", env=child_env)
+        super().__init__(
+            "ComfyUI", self.base_dir, command, f"{self.url}/queue", child_environment(os.environ, env or {})
+        )
 
     def start(self) -> None:
         """Install the package, start ComfyUI and wait until it answers. Raises what `Program.start` does."""

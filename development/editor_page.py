@@ -18,7 +18,7 @@ from playwright.sync_api import FloatRect, Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from development.browser import WINDOW
-from development.editor_scripts import ANIMATIONS_DONE, BADGES, FRAME, HAS_NODES, LOADED_PICTURES, PLACES, SET_WIDGET
+from development.editor_scripts import BADGES, HAS_NODES, LOADED_PICTURES, PLACES, SET_WIDGET
 from development.package import NAME
 
 NODE = "OpenAIDalle2"
@@ -282,25 +282,26 @@ class Editor:
         ids: list[int] = self.page.evaluate(code, kind)
         return ids
 
-    def frame(self, *, left: float = 80, top: float = 100, right: float = 30, bottom: float = 60) -> None:
-        """Bring all nodes into sight, so many pixels from the edges of the window."""
-        self.page.evaluate(FRAME, [left, top, right, bottom])
-        # Two frames: the canvas is drawn in the next one, and what lies over it follows in the one after.
-        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    def frame(self) -> None:
+        """Bring all nodes into sight."""
+        self.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
 
     def wait_until_quiet(self) -> None:
         """Wait until the notices that go by themselves are gone."""
         for notice in (".p-toast-message", "[data-testid=queue-notification-banner]"):
             expect(self.page.locator(notice).locator("visible=true")).to_have_count(0)
         self.page.mouse.move(WINDOW["width"] / 2, WINDOW["height"] - 5)
-        self.page.evaluate(ANIMATIONS_DONE)
 
     def look_at(self, *node_ids: int) -> bytes:
         """A PNG of the part of the window where some nodes are, with their titles."""
         boxes = [self._places(node_id)["corners"] for node_id in node_ids]
         left, top = (min(box[place] for box in boxes) for place in (0, 1))
         right, bottom = (max(box[place] for box in boxes) for place in (2, 3))
-        return self.page.screenshot(clip=FloatRect(x=left, y=top, width=right - left, height=bottom - top))
+        return self.screenshot(FloatRect(x=left, y=top, width=right - left, height=bottom - top))
+
+    def screenshot(self, part: FloatRect | None = None) -> bytes:
+        """A PNG of the window, or of a part of it."""
+        return self.page.screenshot(clip=part, animations="disabled")
 
     @property
     def _panel(self) -> Locator:

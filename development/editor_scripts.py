@@ -20,26 +20,6 @@ PLACES = """([id, outputs, name]) => {
         slot: name && inWindow(outputs ? node.getOutputPos(slot) : node.getInputPos(slot)),
     }
 }"""
-# Puts all nodes into the part of the window that toolbars leave free.
-FRAME = """([left, top, right, bottom]) => {
-    const {canvas, graph} = window.app
-    const lows = [0, 1].map(axis => Math.min(...graph.nodes.map(node => node.pos[axis])))
-    const highs = [0, 1].map(axis => Math.max(...graph.nodes.map(node => node.pos[axis] + node.size[axis])))
-    lows[1] -= 60
-    const room = [innerWidth - left - right, innerHeight - top - bottom]
-    const size = highs.map((high, axis) => high - lows[axis])
-    canvas.ds.scale = Math.min(1, room[0] / size[0], room[1] / size[1])
-    const edge = canvas.canvas.getBoundingClientRect()
-    const start = [left - edge.left, top - edge.top]
-    canvas.ds.offset = lows.map(
-        (low, axis) => (start[axis] + (room[axis] - size[axis] * canvas.ds.scale) / 2) / canvas.ds.scale - low
-    )
-    canvas.setDirty(true, true)
-}"""
-ANIMATIONS_DONE = """() => Promise.all(
-    document.getAnimations().filter(it => it.effect.getComputedTiming().iterations !== Infinity)
-        .map(it => it.finished.catch(() => {}))
-)"""
 LOADED_PICTURES = """id => {
     const images = window.app.graph.getNodeById(id).imgs ?? []
     const loaded = images.length > 0 && images.every(image => image.complete && image.naturalWidth)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from development.package import ALIAS, DEVELOPMENT_SCRIPTS, ROOT, copy_package
+from development.package import ALIAS, ROOT, copy_package
 
 # In the checkout, because several checkouts can share an environment. It is kept between runs, so that mypy finds what
 # it remembers of unchanged files.
@@ -33,7 +33,7 @@ def copy_sources(folder: Path) -> None:
     for name in (ALIAS, *FOLDERS):
         shutil.rmtree(folder / name, ignore_errors=True)
     copy_package(folder / ALIAS)
-    for name in ("pyproject.toml", *DEVELOPMENT_SCRIPTS):
+    for name in ("pyproject.toml", "dev.py"):
         shutil.copy2(ROOT / name, folder)
     for name in FOLDERS:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,4 +1,4 @@
-"""A server on loopback, in a Python process of its own: it writes to a log file and never outlives its caller."""
+"""A server on loopback, in a process of its own, which writes to a log file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 15.0
 PROBE_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.02
-LAUNCHER = Path(__file__).with_name("program_main.py")
 
 
 class ProgramFailed(Failed):
@@ -31,26 +30,17 @@ class ProgramFailed(Failed):
 class Program:
     """Runs within a `with` block, in `folder`, where its log is; messages call it `name`.
 
-    `arguments` are a script, or a module after `-m`, and what follows; `env` is the whole environment. It has started
-    when it answers at `url`.
+    `env` is the whole environment. It has started when it answers at `url`. A program that reads its standard input
+    ends there when its caller is gone.
     """
 
     process: subprocess.Popen[bytes]
 
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        arguments: Sequence[str],
-        url: str,
-        *,
-        env: Mapping[str, str],
-        python: Path = Path(sys.executable),
-    ) -> None:
+    def __init__(self, name: str, folder: Path, command: Sequence[str], url: str, env: Mapping[str, str]) -> None:
         self.log_file = folder / f"{name.lower()}.log"
         self._name = name
         self._folder = folder
-        self._command = [str(python), str(LAUNCHER), *arguments]
+        self._command = command
         self._url = url
         self._env = env
 

@@ -57,11 +57,10 @@ class Gateway(Program):
             env[f"UPSTREAM_{name}_URL"] = upstream.base_url
             env[f"UPSTREAM_{name}_KEY"] = upstream.api_key
         env |= {"NO_PROXY": f"{HOST},localhost", "PYTHONUNBUFFERED": "1"}
-        arguments = ["-m", "litellm.proxy.proxy_cli", "--config", str(CONFIGURATION), "--host", HOST]
+        python, module = os.environ["LITELLM_PYTHON"], "litellm.proxy.proxy_cli"
+        command = [python, "-m", module, "--config", str(CONFIGURATION), "--host", HOST, "--port", str(port)]
         # Not /health, which has every upstream draw a picture.
-        url = f"http://{HOST}:{port}/health/liveliness"
-        python = Path(os.environ["LITELLM_PYTHON"])
-        super().__init__("LiteLLM", folder, [*arguments, "--port", str(port)], url, env=env, python=python)
+        super().__init__("LiteLLM", folder, command, f"http://{HOST}:{port}/health/liveliness", env)
 
     def restart(self) -> None:
         """Let it forget its upstreams' failures."""

@@ -53,8 +53,8 @@ class Xinference(Program):
         # In Xinference's own cache: an empty one it deletes when it starts, and then it cannot put a model there.
         self._model_folder = folder / "cache" / "v2" / MODEL
         env = {"PATH": os.environ["PATH"], "HOME": str(folder), "XINFERENCE_HOME": str(folder), **ENVIRONMENT}
-        arguments = [str(Path(sys.executable).with_name("xinference-local")), "--host", HOST, "--port", str(port)]
-        super().__init__("Xinference", folder, arguments, f"{self.origin}/v1/models", env=env)
+        command = [str(Path(sys.executable).with_name("xinference-local")), "--host", HOST, "--port", str(port)]
+        super().__init__("Xinference", folder, command, f"{self.origin}/v1/models", env)
 
     def start(self) -> None:
         """Start it, and let it launch its model."""

@@ -24,10 +24,10 @@ from development.browser import started_browser, visitor
 from development.comfyui import ComfyUI
 from development.editor_page import NODE, TEMPLATE, Editor
 from development.emulator import Emulator
-from development.failures import FAILURES
 from development.frontends import FRONTENDS, comfyui_for_browser, use_own_key, use_settings_page, version
 from development.screenshots import THUMBNAIL_PX
 from development.workflows import EXAMPLES, SAVED, example_photo
+from tests.failures import FAILURES
 from tests.pictures import file_of
 from tests.stage import ACCOUNT_KEY, SAVED_WORKFLOW
 

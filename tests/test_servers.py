@@ -147,7 +147,7 @@ def test_images_come_inline_or_by_address_and_in_any_format(result: str, kind: s
     emulator = server("sglang")
     emulator.result, emulator.picture_format = result, kind
     assert node.draw(n=2).shape == (2, 256, 256, 3)
-    fetched = [request.path for request in emulator.requests if request.path.endswith("/content")]
+    fetched = [request.path for request in emulator.requests if "/pictures/" in request.path]
     assert len(fetched) == {"b64": 0, "mixed": 1}.get(result, 2)
 
 

@@ -15,7 +15,7 @@ from .server import Emulator
 
 def main() -> int:
     """Serve until Ctrl-C or a termination signal. Returns the exit status."""
-    faults = [name for name in FAULTS if name not in ("", "slow")]  # --delay does what the last one does
+    faults = [name for name in FAULTS if name not in ("none", "slow")]  # --delay does what the last one does
     parser = argparse.ArgumentParser(
         prog="python -m development.emulator",
         description="A development server on this machine that speaks the OpenAI Images API and draws landscapes. "

@@ -1,4 +1,4 @@
-"""How an answer reaches the network: whole, in drops, half, without end, or not at all."""
+"""How a response reaches the network: whole, in drops, half, without end, or not at all."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from .faults import Fault
-from .wire import Answer, RequestRecord
+from .wire import RequestRecord
 
 CHUNK = b"A" * 65_536
 HEAD = b'{"created": 1, "data": [{"b64_json": "'
 
 
-async def deliver(request: web.Request, record: RequestRecord, answer: Answer, fault: Fault) -> web.StreamResponse:
-    """Send the answer in the way that the fault has it. Raises ConnectionError when the client leaves first."""
-    headers = {**answer.headers, "Content-Type": answer.media_type, "x-request-id": f"req_{secrets.token_hex(16)}"}
-    response = web.StreamResponse(status=answer.status, headers=headers)
+async def deliver(request: web.Request, record: RequestRecord, whole: web.Response, fault: Fault) -> web.StreamResponse:
+    """Send a response in the way that the fault has it. Raises ConnectionError when the client leaves first."""
     if fault.name == "drop_after":
         drop(request)
-        return response
-    if fault.name != "endless_body":
-        response.content_length = len(answer.body)
+        return whole
+    body = whole.body if isinstance(whole.body, bytes) else b""
+    response = web.StreamResponse(status=whole.status, headers=whole.headers)
+    response.headers["x-request-id"] = f"req_{secrets.token_hex(16)}"
+    response.content_length = None if fault.name == "endless_body" else len(body)
     transport = request.transport  # which a request has no more once the server stops
     await response.prepare(request)
     # Noted before the last byte goes out, so that a client that has its answer finds it in the record.
-    record.status, record.answered = answer.status, time.monotonic()
+    record.status, record.answered = whole.status, time.monotonic()
     try:
-        for piece, pause_s in _pieces(answer, fault):
+        for piece, pause_s in _pieces(body, fault):
             await response.write(piece)
             await asyncio.sleep(pause_s)
         if fault.name == "drop_during":
@@ -48,20 +48,20 @@ async def deliver(request: web.Request, record: RequestRecord, answer: Answer, f
     return response
 
 
-def _pieces(answer: Answer, fault: Fault) -> Iterator[tuple[bytes, float]]:
-    """The body of an answer, or what the fault leaves of it, in pieces; each with a pause, in seconds, after it."""
+def _pieces(body: bytes, fault: Fault) -> Iterator[tuple[bytes, float]]:
+    """A body, or what the fault leaves of it, in pieces; each with a pause, in seconds, after it."""
     if fault.name == "drip":
-        for byte in answer.body:
+        for byte in body:
             yield bytes([byte]), fault.interval_s
     elif fault.name == "drop_during":
         # The half has to leave the socket's buffer before the connection goes.
-        yield answer.body[: len(answer.body) // 2], 0.05
+        yield body[: len(body) // 2], 0.05
     elif fault.name == "endless_body":
         yield HEAD, 0
         while True:
             yield CHUNK, 0
     else:
-        yield answer.body, 0
+        yield body, 0
 
 
 def drop(request: web.Request) -> None:

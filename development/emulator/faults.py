@@ -1,7 +1,7 @@
 """What can go wrong on demand, and the queue of what shall go wrong next.
 
 A fault of `STATUSES` is an error status and costs nothing. The others strike after the work was done and, but for
-"html" and "empty", billed: some are bytes (here), some a way to send them (`delivery`). "drop_before" leaves the body
+those of `FREE`, billed: some are bytes (here), some a way to send them (`delivery`). "drop_before" leaves the body
 unread.
 """
 
@@ -16,13 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from aiohttp import web
 from PIL import Image
 
-from .wire import Answer, Refusal, json_answer
+from .wire import Refusal
 
-POSTS: Final = frozenset({"generations", "edits"})
-PICTURES: Final = frozenset({"pictures"})
-EVERYWHERE: Final = POSTS | PICTURES
 HTML: Final = {"Content-Type": "text/html"}
 
 STATUSES: Final[Mapping[str, Refusal]] = {
@@ -47,14 +45,46 @@ STATUSES: Final[Mapping[str, Refusal]] = {
     "gateway_timeout": Refusal(504, "", headers=HTML, text="<html><h1>504 Gateway Time-out</h1>nginx</html>"),
     "redirect": Refusal(307, "", headers={"Location": "/elsewhere"}, text=""),
 }
-# The routes of every fault. A list of models is spared: it leads to the picture that fails.
-FAULTS: Final[Mapping[str, frozenset[str]]] = {
-    **dict.fromkeys(STATUSES, EVERYWHERE),
-    **dict.fromkeys(("missing_picture", "expired_picture"), PICTURES),
-    **dict.fromkeys(("html", "slow", "drip", "endless_body", "drop_before", "drop_after", "drop_during"), EVERYWHERE),
-    **dict.fromkeys(("not_an_image", "svg_bomb", "huge_png"), EVERYWHERE),
-    **dict.fromkeys(("empty", "wrong_shape", "truncated_json", "invalid_base64", "file_path_url"), POSTS),
-    "": frozenset(),
+SPOILT_BODIES: Final[Mapping[str, Any]] = {
+    "empty": {"created": 1, "data": []},
+    "wrong_shape": {"result": "ok", "images": 1},
+    "invalid_base64": {"created": 1, "data": [{"b64_json": "%%% this is not base64 %%%"}]},
+    "file_path_url": {"created": 1, "data": [{"url": "/root/.xinference/image/f3b1c2d4.jpg"}]},
+}
+FREE: Final = ("html", "empty")
+
+
+def _huge_png() -> bytes:
+    """A tiny file that claims to be 100,000 pixels wide and high."""
+    file = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(file, "PNG")
+    data = bytearray(file.getvalue())
+    data[16:24] = struct.pack(">II", 100_000, 100_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def _svg_bomb() -> bytes:
+    """An SVG whose entities expand a billion times."""
+    entities = [f'<!ENTITY a{level} "{f"&a{level - 1};" * 10}">' for level in range(1, 10)]
+    head = f'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a0 "ha">{"".join(entities)}]>'
+    return f'{head}<svg xmlns="http://www.w3.org/2000/svg" width="512" height="512"><text>&a9;</text></svg>'.encode()
+
+
+BAD_PICTURES: Final[Mapping[str, tuple[str, bytes]]] = {
+    "not_an_image": ("image/png", b"This is a line of text, and not a picture.\n" * 4),
+    "svg_bomb": ("image/svg+xml", _svg_bomb()),
+    "huge_png": ("image/png", _huge_png()),
+}
+WAYS: Final = ("none", "slow", "html", "truncated_json", "drip", "endless_body")
+DROPS: Final = ("drop_before", "drop_after", "drop_during")
+FAULTS: Final = (*STATUSES, *SPOILT_BODIES, *BAD_PICTURES, *WAYS, *DROPS)
+
+POSTS: Final = ("generations", "edits")
+# The routes of the faults that not every route has. A list of models has none: it leads to what fails.
+ROUTES: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("missing_picture", "expired_picture"), ("pictures",)),
+    **dict.fromkeys(("truncated_json", *SPOILT_BODIES), POSTS),
 }
 
 
@@ -63,7 +93,7 @@ class Fault:
     """Something to go wrong: a name of `FAULTS` on a route, `times` times (None: for good).
 
     `delay_s`: seconds to wait before it strikes. A fault of `STATUSES` adds `headers`, and `Retry-After` with
-    `retry_after_s`. "drip" sends a byte every `interval_s`. Raises ValueError for an unknown name or route.
+    `retry_after_s`. "drip" sends a byte every `interval_s`. Raises ValueError for an unknown name.
     """
 
     name: str
@@ -77,12 +107,10 @@ class Fault:
     def __post_init__(self) -> None:
         if self.name not in FAULTS:
             raise ValueError(f"unknown fault {self.name!r}; known are {', '.join(FAULTS)}")
-        if self.route != "any" and self.route not in FAULTS[self.name]:
-            raise ValueError(f"fault {self.name!r} has no route {self.route!r}; it has {sorted(FAULTS[self.name])}")
 
     def applies_to(self, route: str) -> bool:
         """Whether the fault belongs to requests for `route`."""
-        return route in FAULTS[self.name] and self.route in ("any", route)
+        return route in ROUTES.get(self.name, (*POSTS, "pictures")) and self.route in ("any", route)
 
     def refusal(self) -> Refusal:
         """Return the error of a fault of `STATUSES`."""
@@ -93,7 +121,7 @@ class Fault:
         return dataclasses.replace(refusal, headers=headers)
 
 
-NO_FAULT = Fault("")
+NO_FAULT: Final = Fault("none")
 
 
 class FaultQueue:
@@ -130,44 +158,12 @@ class FaultQueue:
         self.at_random((), 0, 0)
 
 
-SPOILT_BODIES: Final[Mapping[str, Any]] = {
-    "empty": {"created": 1, "data": []},
-    "wrong_shape": {"result": "ok", "images": 1},
-    "invalid_base64": {"created": 1, "data": [{"b64_json": "%%% this is not base64 %%%"}]},
-    "file_path_url": {"created": 1, "data": [{"url": "/root/.xinference/image/f3b1c2d4.jpg"}]},
-}
-
-
-def spoilt(answer: Answer, name: str) -> Answer:
+def spoilt(answer: web.Response, name: str) -> web.Response:
     """Return a good answer as the fault of that name leaves it."""
     if name == "html":
-        return Answer(b"<html><h1>Sign in to continue</h1></html>", "text/html")
-    if name == "truncated_json":
-        return dataclasses.replace(answer, body=answer.body[: len(answer.body) * 2 // 3])
+        return web.Response(text="<html><h1>Sign in to continue</h1></html>", content_type="text/html")
+    if name == "truncated_json" and isinstance(answer.body, bytes):
+        return web.Response(body=answer.body[: len(answer.body) * 2 // 3], content_type=answer.content_type)
     if name in SPOILT_BODIES:
-        return json_answer(SPOILT_BODIES[name], pictures=0 if name == "empty" else answer.pictures)
+        return web.json_response(SPOILT_BODIES[name])
     return answer
-
-
-def _huge_png() -> bytes:
-    """A tiny file that claims to be 100,000 pixels wide and high."""
-    file = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(file, "PNG")
-    data = bytearray(file.getvalue())
-    data[16:24] = struct.pack(">II", 100_000, 100_000)
-    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    return bytes(data)
-
-
-def _svg_bomb() -> bytes:
-    """An SVG whose entities expand a billion times."""
-    entities = [f'<!ENTITY a{level} "{f"&a{level - 1};" * 10}">' for level in range(1, 10)]
-    head = f'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a0 "ha">{"".join(entities)}]>'
-    return f'{head}<svg xmlns="http://www.w3.org/2000/svg" width="512" height="512"><text>&a9;</text></svg>'.encode()
-
-
-BAD_PICTURES: Final[Mapping[str, tuple[str, bytes]]] = {
-    "not_an_image": ("image/png", b"This is a line of text, and not a picture.\n" * 4),
-    "svg_bomb": ("image/svg+xml", _svg_bomb()),
-    "huge_png": ("image/png", _huge_png()),
-}

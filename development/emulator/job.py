@@ -15,16 +15,12 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Job:
-    """Work to be done: `n` pictures of `size` (None: that of the image), for an edit with its files.
-
-    `result` is "b64" or "url".
-    """
+    """Work to be done: `n` pictures of `size`, for an edit with its files."""
 
     model: str
     prompt: str
     n: int
-    size: Size | None
-    result: str
+    size: Size
     image: FilePart | None
     mask: FilePart | None
 
@@ -36,9 +32,6 @@ def openai_error(refusal: Refusal) -> dict[str, Any]:
 
 
 MODEL_UNKNOWN = Refusal(404, "The model '{value}' does not exist.", "model", "model_not_found")
-PROMPT_MISSING = Refusal(400, "Missing required parameter: 'prompt'.", "prompt", "missing_required_parameter")
-IMAGE_MISSING = Refusal(400, "Missing required parameter: 'image'.", "image", "missing_required_parameter")
-FILE_INVALID = Refusal(400, "Invalid image file or mode for image '{value}'.", "image", "invalid_image_file")
 
 
 @dataclass(frozen=True)
@@ -47,8 +40,6 @@ class Flavour:
 
     `base_path`: what its base URL ends in. `auth`: "bearer", "api-key", "comfy" or "none". `error_body`: its errors.
     `models`: the names it takes, none meaning any; `listed`: what its list says of each. `edits`: whether it has them.
-    `formats`: what `response_format` may be; `result`, `edit_result`: what comes without it, "b64" or "url".
-    `url_kind`: what it calls a URL: "url", "relative_url" or "file_path". `picture_path`: where pictures are.
     `extras`, `item_extras`: what it adds to an answer, and to each picture in it.
     `mask_field`: the file it takes as mask, if any; `white_is_edit`: it reads the mask's luminance, not its alpha.
     The refusals say what it minds, with "{value}" for what it got and "{models}" for its models; where there is none,
@@ -56,68 +47,44 @@ class Flavour:
     """
 
     base_path: str = "/v1"
-    auth: str = "bearer"
+    auth: str = "none"
     error_body: Callable[[Refusal], dict[str, Any]] = openai_error
     models: tuple[str, ...] = ()
     listed: Mapping[str, Any] = field(default_factory=lambda: {"owned_by": "system"})
     ignores_model: bool = False
     edits: bool = True
-    result: str = "b64"
-    edit_result: str = "b64"
-    formats: tuple[str, ...] = ("b64_json", "url")
-    url_kind: str = "url"
-    picture_path: str = "/pictures/{name}"
     picture_format: str = "PNG"
     extras: Mapping[str, Any] = field(default_factory=dict)
     item_extras: Mapping[str, Any] = field(default_factory=dict)
-    default_size: Size = (1024, 1024)
     mask_field: str | None = "mask"
     white_is_edit: bool = False
     model_missing: Refusal | None = None
     model_unknown: Refusal = MODEL_UNKNOWN
-    prompt_missing: Refusal = PROMPT_MISSING
-    image_missing: Refusal = IMAGE_MISSING
-    file_invalid: Refusal | None = FILE_INVALID
-    size_invalid: Refusal | None = None
-    format_invalid: Refusal | None = None
-    quality_invalid: Refusal | None = None
+    quality_unknown: Refusal | None = None
 
     def read(self, request: RequestRecord, models: Collection[str], *, editing: bool) -> Job:
         """Return what a request asks of a server that has `models` (none: any). Raises Refusal."""
         self.check(request, models, editing=editing)
         fields = request.fields
         own_model = next(iter(models), "its own model")
-        result = fields.get("response_format")
-        if result not in self.formats:
-            result = self.edit_result if editing else self.result
         return Job(
             model=own_model if self.ignores_model else fields.get("model") or own_model,
             prompt=str(fields.get("prompt")),
             n=int(fields.get("n", 1)),
-            size=parse_size(fields.get("size")) or (None if editing else self.default_size),
-            result=result.removesuffix("_json"),
-            image=request.find("image", "image[]") if editing else None,
+            size=parse_size(fields.get("size")) or (1024, 1024),
+            image=request.find("image") if editing else None,
             mask=request.find(self.mask_field) if editing else None,
         )
 
     def check(self, request: RequestRecord, models: Collection[str], *, editing: bool) -> None:
         """Raise Refusal for what this server refuses."""
-        fields = request.fields
-        model, result = fields.get("model"), fields.get("response_format")
+        model = request.fields.get("model")
         if not model and not editing:
             refuse(self.model_missing)
         if model and models and model not in models and not self.ignores_model:
             refuse(self.model_unknown, model, models)
-        if fields.get("prompt") is None:
-            refuse(self.prompt_missing)
-        if "size" in fields and parse_size(fields["size"]) is None:
-            refuse(self.size_invalid, fields["size"])
-        if result is not None and result not in self.formats:
-            refuse(self.format_invalid, result)
-        if "quality" in fields:
-            refuse(self.quality_invalid, fields["quality"])
-        if editing and not request.find("image", "image[]"):
-            refuse(self.image_missing)
+        if "quality" in request.fields:
+            refuse(self.quality_unknown, request.fields["quality"])
 
 
 def refuse(refusal: Refusal | None, value: Any = "", models: Collection[str] = ()) -> None:

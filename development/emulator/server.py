@@ -16,23 +16,31 @@ from aiohttp import web
 from development.app_server import AppServer
 
 from .delivery import deliver, drop
-from .faults import BAD_PICTURES, NO_FAULT, STATUSES, Fault, FaultQueue, spoilt
+from .faults import BAD_PICTURES, FREE, NO_FAULT, STATUSES, Fault, FaultQueue, spoilt
 from .flavours import FLAVOURS
-from .job import Flavour, Job
-from .studio import Knobs, Picture, produce
-from .wire import Answer, Refusal, RequestRecord, json_answer, read_body
+from .job import Flavour, Job, Size
+from .studio import produce
+from .wire import Refusal, RequestRecord, read_body
 
 # What serves a route: it makes an answer of a request, spoilt by the fault of that name.
-Work = Callable[[RequestRecord, str], Awaitable[Answer]]
+Work = Callable[[RequestRecord, str], Awaitable[web.Response]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_KEPT_PICTURES = 200
 CREDITS = 1.27  # of Comfy.org, for a picture
 
 
-class Emulator(AppServer, Knobs):
+class Emulator(AppServer):
     """A development server on loopback that speaks the OpenAI Images API as `server`, a name of `FLAVOURS`.
 
     Use it as a context manager. `models` names what it has, from the oldest to the newest; without `keep_files` the log
     drops the bytes of uploads. Raises OSError when the port is taken.
+
+    While it runs, these can be set, until `reset`:
+    `delay_s`: seconds between a complete POST and its answer.
+    `result`: how pictures come back: "b64", "url", "relative_url" or "mixed" (b64 and url).
+    `picture_delay_s`: seconds before each download, one value or one for each picture of an answer.
+    `picture_format`: "PNG", "JPEG" or "WEBP", None for the server's own.
+    `answer_size`: draw in this size, whatever was asked.
     """
 
     def __init__(
@@ -46,7 +54,6 @@ class Emulator(AppServer, Knobs):
         keep_files: bool = True,
     ) -> None:
         super().__init__(self._build, port)
-        self.reset_knobs(delay_s)
         self.server = server
         self.api_key = api_key
         self._flavour = FLAVOURS[server]
@@ -54,7 +61,9 @@ class Emulator(AppServer, Knobs):
         self._keep_files = keep_files
         self.requests: list[RequestRecord] = []  # in order of arrival
         self._faults = FaultQueue()
-        self._pictures: dict[str, Picture] = {}  # by their paths
+        self._pictures: dict[str, tuple[int, str, bytes]] = {}  # by their paths: index in the answer, media type, file
+        self.reset()
+        self.delay_s = delay_s
 
     @property
     def base_url(self) -> str:
@@ -77,9 +86,13 @@ class Emulator(AppServer, Knobs):
         self._faults.clear()
 
     def reset(self) -> None:
-        """Empty the log, drop the faults, and put every knob back in its place."""
+        """Empty the log, drop the faults, and put back whatever was set."""
         self.clear()
-        self.reset_knobs()
+        self.delay_s = 0.0
+        self.result = "b64"
+        self.picture_delay_s: float | Sequence[float] = 0.0
+        self.picture_format: str | None = None
+        self.answer_size: Size | None = None
 
     def fail(self, fault: Fault) -> None:
         """Let something go wrong with the next request of the fault's route, after the faults before it."""
@@ -95,21 +108,17 @@ class Emulator(AppServer, Knobs):
         add = app.router.add_route
         for name in ("openai", "comfy") if self.server in ("openai", "comfy") else (self.server,):
             flavour = FLAVOURS[name]
-            generate = functools.partial(self._draw, flavour, editing=False)
-            add("POST", f"{flavour.base_path}/images/generations", self._serving("generations", flavour, generate))
+            draw, list_models = (functools.partial(work, flavour) for work in (self._draw, self._list_models))
+            add("POST", f"{flavour.base_path}/images/generations", self._serving("generations", flavour, draw))
             if flavour.edits:
-                edit = functools.partial(self._draw, flavour, editing=True)
-                add("POST", f"{flavour.base_path}/images/edits", self._serving("edits", flavour, edit))
+                add("POST", f"{flavour.base_path}/images/edits", self._serving("edits", flavour, draw))
             if flavour.auth != "comfy":
-                list_models = functools.partial(self._list_models, flavour)
                 add("GET", f"{flavour.base_path}/models", self._serving("", flavour, list_models))
-        add("GET", self._flavour.picture_path, self._serving("pictures", self._flavour, self._fetch))
+        add("GET", "/pictures/{name}", self._serving("pictures", self._flavour, self._fetch))
         add("*", "/{path:.*}", self._serving("", self._flavour, self._no_route))
         return app
 
-    def _serving(
-        self, route: str, flavour: Flavour, work: Work
-    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _serving(self, route: str, flavour: Flavour, work: Work) -> Handler:
         """Return the handler of a route: it logs each request and lets `work` answer it, or a fault spoil that.
 
         `route` is that of faults, "" if it has none.
@@ -132,80 +141,76 @@ class Emulator(AppServer, Knobs):
     async def _play(
         self, request: web.Request, record: RequestRecord, fault: Fault, flavour: Flavour, work: Work
     ) -> web.StreamResponse:
+        delay_s = fault.delay_s
         if fault.name == "drop_before":
-            await asyncio.sleep(fault.delay_s)
+            await asyncio.sleep(delay_s)
             drop(request)
             return web.Response()
-        delay_s = fault.delay_s
         try:
             await read_body(request, record)
             if fault.name in STATUSES:
                 raise fault.refusal()
-            answer = spoilt(await work(record, fault.name), fault.name)
+            response = spoilt(await work(record, fault.name), fault.name)
         except Refusal as refusal:
-            answer = _refusal_answer(refusal, flavour)
+            response = refusal.response(flavour.error_body)
             fault = NO_FAULT  # it spoils good answers only
-        record.billed = answer.pictures
         await asyncio.sleep(delay_s)
-        return await deliver(request, record, answer, fault)
+        return await deliver(request, record, response, fault)
 
-    async def _draw(self, flavour: Flavour, request: RequestRecord, fault: str, *, editing: bool) -> Answer:
+    async def _draw(self, flavour: Flavour, request: RequestRecord, fault: str) -> web.Response:
         """Generate or edit."""
         due = time.monotonic() + self.delay_s
         authorize(flavour.auth, request, self.api_key)
-        job = flavour.read(request, self._models_of(flavour), editing=editing)
-        # Drawing takes a processor; the event loop stays free for the requests that wait.
-        pictures = await asyncio.to_thread(produce, job, flavour, self)
+        job = flavour.read(request, self._models_of(flavour), editing=request.path.endswith("/edits"))
+        files = await self._files(job, flavour, fault)
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        items = [self._item(request, picture, job, flavour, fault) for picture in pictures]
+        items = [self._item(request, index, *file) for index, file in enumerate(files)]
+        request.billed = 0 if fault in FREE else len(items)
         headers = {"X-Comfy-Credits-Used": f"{CREDITS * len(items):.2f}"} if flavour.auth == "comfy" else {}
-        body = {"created": int(time.time()), "data": items, **flavour.extras}
-        return json_answer(body, headers=headers, pictures=len(items))
+        data = [{**flavour.item_extras, **item} for item in items]
+        return web.json_response({"created": int(time.time()), "data": data, **flavour.extras}, headers=headers)
 
-    def _item(self, request: RequestRecord, picture: Picture, job: Job, flavour: Flavour, fault: str) -> dict[str, Any]:
-        """Return the entry of a picture in an answer, and keep what its URL leads to."""
-        kind = self.result or ("b64" if job.result == "b64" else flavour.url_kind)
-        if kind == "mixed":
-            kind = "url" if picture.index % 2 else "b64"
+    async def _files(self, job: Job, flavour: Flavour, fault: str) -> list[tuple[str, bytes]]:
+        """The pictures of a job, each behind its media type."""
         if fault in BAD_PICTURES:
-            media_type, data = BAD_PICTURES[fault]
-            picture = replace(picture, data=data, media_type=media_type)
-        name = secrets.token_hex(16)
-        path = self._flavour.picture_path.format(name=name)
-        self._pictures[path] = picture
+            return [BAD_PICTURES[fault]] * job.n
+        kind = self.picture_format or flavour.picture_format
+        # Drawing takes a processor; the event loop stays free for the requests that wait.
+        pictures = await asyncio.to_thread(produce, job, flavour, self.answer_size or job.size, kind)
+        return [(f"image/{kind.lower()}", picture) for picture in pictures]
+
+    def _item(self, request: RequestRecord, index: int, media_type: str, file: bytes) -> dict[str, str]:
+        """Return the entry of a picture in an answer, and keep what its URL leads to."""
+        if self.result == "b64" or (self.result == "mixed" and index % 2 == 0):
+            return {"b64_json": base64.b64encode(file).decode()}
+        path = f"/pictures/{secrets.token_hex(16)}"
+        self._pictures[path] = index, media_type, file
         if len(self._pictures) > MAX_KEPT_PICTURES:
             del self._pictures[next(iter(self._pictures))]  # the oldest
-        if kind == "b64":
-            item = {"b64_json": base64.b64encode(picture.data).decode()}
-        elif kind == "url":
-            item = {"url": f"http://{request.headers['host']}{path}"}
-        else:
-            item = {"url": f"/root/.xinference/image/{name}.jpg" if kind == "file_path" else path}
-        return {**flavour.item_extras, **item}
+        return {"url": path if self.result == "relative_url" else f"http://{request.headers['host']}{path}"}
 
-    async def _fetch(self, request: RequestRecord, fault: str) -> Answer:
+    async def _fetch(self, request: RequestRecord, fault: str) -> web.Response:
         """Hand out a picture of an earlier answer."""
-        picture = self._pictures.get(request.path)
-        if picture is None:
+        if request.path not in self._pictures:
             raise Refusal(404, "No such picture, or no longer.")
-        await asyncio.sleep(self.download_delay_s(picture.index))
-        media_type, data = BAD_PICTURES.get(fault, (picture.media_type, picture.data))
-        return Answer(data, media_type)
+        index, media_type, file = self._pictures[request.path]
+        delays = self.picture_delay_s
+        await asyncio.sleep(delays[index % len(delays)] if isinstance(delays, Sequence) else delays)
+        media_type, file = BAD_PICTURES.get(fault, (media_type, file))
+        return web.Response(body=file, content_type=media_type)
 
-    async def _list_models(self, flavour: Flavour, request: RequestRecord, fault: str) -> Answer:
+    async def _list_models(self, flavour: Flavour, request: RequestRecord, fault: str) -> web.Response:
         """List the models, from the oldest to the newest."""
         authorize(flavour.auth, request, self.api_key)
-        models = self._models_of(flavour) or [f"{self.server}-local"]
-        items = [
-            {"id": model, "object": "model", "created": created, **flavour.listed}
-            for created, model in enumerate(models, 1)
-        ]
-        return json_answer({"object": "list", "data": items})
+        items: list[dict[str, Any]] = []
+        for created, model in enumerate(self._models_of(flavour) or [f"{self.server}-local"], 1):
+            items.append({"id": model, "object": "model", "created": created, **flavour.listed})
+        return web.json_response({"object": "list", "data": items})
 
     def _models_of(self, flavour: Flavour) -> Sequence[str]:
         return flavour.models if self._models is None else self._models
 
-    async def _no_route(self, request: RequestRecord, fault: str) -> Answer:
+    async def _no_route(self, request: RequestRecord, fault: str) -> web.Response:
         """Refuse what is not a route."""
         raise Refusal(404, f"Invalid URL ({request.method} {request.path})")
 
@@ -225,11 +230,3 @@ def authorize(auth: str, request: RequestRecord, api_key: str) -> None:
             raise Refusal(404, "Resource not found: the query has no api-version.")
     elif auth == "bearer" and token != api_key:
         raise Refusal(401, "Incorrect API key provided.", code="invalid_api_key")
-
-
-def _refusal_answer(refusal: Refusal, flavour: Flavour) -> Answer:
-    if refusal.text is None:
-        return json_answer(flavour.error_body(refusal), refusal.status, headers=refusal.headers)
-    headers = dict(refusal.headers)
-    media_type = headers.pop("Content-Type", "text/plain; charset=utf-8")
-    return Answer(refusal.text.encode(), media_type, refusal.status, headers)

@@ -1,13 +1,12 @@
-"""What travels: requests as they were read off the network, and answers, or refusals, before they go there."""
+"""What travels: requests as they were read off the network, and refusals before they go there."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 
@@ -16,7 +15,7 @@ class FilePart:
     """One file of a multipart body, as it was sent."""
 
     field: str
-    filename: str | None
+    filename: str
     content_type: str
     data: bytes
 
@@ -40,10 +39,10 @@ class RequestRecord:
     status: int | None = None
     billed: int = 0
 
-    def find(self, *names: str | None) -> FilePart | None:
-        """Return the first file in a field of one of these names."""
+    def find(self, name: str | None) -> FilePart | None:
+        """Return the first file of that field name."""
         for part in self.files:
-            if part.field in names:
+            if part.field == name:
                 return part
         return None
 
@@ -53,21 +52,6 @@ class RequestRecord:
         if part is None:
             raise KeyError(name)
         return part
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A response in one piece; `pictures` is how many it bills."""
-
-    body: bytes
-    media_type: str = "application/json"
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    pictures: int = 0
-
-
-def json_answer(data: Any, status: int = 200, **more: Any) -> Answer:
-    return Answer(json.dumps(data).encode(), status=status, **more)
 
 
 @dataclass(eq=False)
@@ -85,6 +69,13 @@ class Refusal(Exception):
     headers: Mapping[str, str] = field(default_factory=dict)
     text: str | None = None
 
+    def response(self, error_body: Callable[[Refusal], dict[str, Any]]) -> web.Response:
+        """Return the response, whose body a server makes with `error_body`."""
+        if self.text is None:
+            return web.json_response(error_body(self), status=self.status, headers=self.headers)
+        headers = {"Content-Type": "text/plain; charset=utf-8", **self.headers}
+        return web.Response(body=self.text.encode(), status=self.status, headers=headers)
+
 
 async def read_body(request: web.Request, record: RequestRecord) -> None:
     """Read the whole body into the record. Raises Refusal when it is neither JSON nor multipart."""
@@ -99,14 +90,10 @@ async def read_body(request: web.Request, record: RequestRecord) -> None:
 
 async def _read_multipart(request: web.Request, record: RequestRecord) -> None:
     files: list[FilePart] = []
-    async for part in await request.multipart():
-        if not isinstance(part, BodyPartReader) or part.name is None:
-            raise ValueError("a part has no name")
-        data = bytes(await part.read())
-        content_type = part.headers.get("Content-Type", "")
-        # A part with neither a file name nor a media type is text; with only one of them it is a broken file.
-        if part.filename is None and (not content_type or content_type.startswith("text/plain")):
-            record.fields[part.name] = data.decode()
+    for name, value in (await request.post()).items():
+        if isinstance(value, web.FileField):
+            with value.file as file:
+                files.append(FilePart(name, value.filename, value.content_type, file.read()))
         else:
-            files.append(FilePart(part.name, part.filename, content_type, data))
+            record.fields[name] = value
     record.files = tuple(files)
