@@ -69,7 +69,7 @@ def touched(begin: int, end: int, old_px: int, new_px: int) -> NDArray[np.bool_]
     return (pixels * old_px < end * new_px) & ((pixels + 1) * old_px > begin * new_px)
 
 
-@settings(deadline=None, derandomize=True, max_examples=30)
+@settings(max_examples=30)
 @given(
     size=st.tuples(st.integers(16, 400), st.integers(16, 400)),
     side_px=st.sampled_from([64, 200, 512]),
@@ -134,7 +134,7 @@ def shift_px(result: NDArray[np.float64], *, axis: int) -> float:
     return max(float(abs(products.take(part, axis).sum() / squares.take(part, axis).sum())) for part in parts)
 
 
-@settings(deadline=None, derandomize=True, max_examples=12)
+@settings(max_examples=12)
 @given(
     size=st.tuples(st.integers(150, 1600), st.integers(150, 1600)),
     side_px=st.sampled_from([256, 512, 1024]),

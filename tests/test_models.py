@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dalle2.errors import Case, matching_case
@@ -189,7 +189,6 @@ def test_a_hostile_error_body_takes_no_time(piece: bytes) -> None:
     assert time.process_time() - started < 1
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.text(), st.integers(1, 50))
 def test_shortened_is_one_printable_line(text: str, limit: int) -> None:
     line = shortened(text, limit)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dalle2.errors import ConnectionFailed, StatusError, TimedOut
@@ -88,7 +88,6 @@ STRANGE_DATES = [
 ]
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
 @given(
     st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms"]), HEADER | st.sampled_from(STRANGE_DATES)),
     st.floats(0, 4e9),
