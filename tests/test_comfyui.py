@@ -21,7 +21,7 @@ from dalle2.errors import ImagesApiError
 from dalle2.generation.answer_cache import AnswerCache
 from dalle2.generation.call_context import CallContext
 from dalle2.settings import SettingsError
-from tests.loopback import LONG_S, is_kept, pay, wait_beside_loop, wait_for
+from tests.loopback import LONG_S, is_kept, pay, refuse_threads, wait_beside_loop, wait_for
 
 
 @pytest.fixture
@@ -30,20 +30,18 @@ def runner(cache: AnswerCache) -> NodeRunner:
 
 
 class FakeComfyUI:
-    """What the node touches of a running ComfyUI: the texts and steps on nodes, the table of nodes."""
+    """What the node touches of a running ComfyUI: the texts and steps on nodes, its settings."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.texts: list[tuple[str, str]] = []
         self.steps: list[tuple[int, int, str, str]] = []
         server = SimpleNamespace(send_progress_text=lambda text, node_id: self.texts.append((text, node_id)))
-        self.nodes = SimpleNamespace(NODE_CLASS_MAPPINGS={}, NODE_DISPLAY_NAME_MAPPINGS={})
         modules = {
             "comfy.model_management": SimpleNamespace(processing_interrupted=lambda: False),
             "comfy.utils": SimpleNamespace(ProgressBar=self._bar),
             "comfy.cli_args": SimpleNamespace(args=SimpleNamespace(comfy_api_base="https://staging.example")),
             "server": SimpleNamespace(PromptServer=SimpleNamespace(instance=server)),
             "folder_paths": SimpleNamespace(get_system_user_directory=lambda name: f"/user/__{name}"),
-            "nodes": self.nodes,
         }
         for name, module in modules.items():
             monkeypatch.setitem(sys.modules, name, module)
@@ -106,19 +104,9 @@ def test_an_error_comes_after_the_first_await_and_without_a_module_path(
 def test_a_thread_that_cannot_be_started_is_an_error_and_leaves_nothing(
     runner: NodeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    async def look() -> None:
-        task = asyncio.create_task(run(runner, lambda context: 1))
-        await asyncio.sleep(0)
-        assert not task.done()
-        with pytest.raises(RuntimeError, match="new thread"):
-            await task
-
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        asyncio.run(look())
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="new thread"):
+        refuse_threads(patch)
+        asyncio.run(run(runner, lambda context: 1))
     assert asyncio.run(run(runner, lambda context: context.group.step())) == (1, 1)  # a group of its own
 
 
@@ -170,39 +158,15 @@ def test_the_base_of_comfy_org_and_the_folder_of_settings_are_comfyui_s(fake: Fa
     assert comfyui.settings_folder() == Path("/user/__openai_dalle")
 
 
-class Ours:
-    """A node of this package."""
-
-
-def built_in(module: str) -> type:
-    """A node that ComfyUI has already, as ComfyUI names the place that it is from."""
-    return type("OpenAIDalle2", (), {"RELATIVE_PYTHON_MODULE": module})
-
-
-def test_comfyui_s_own_node_is_replaced_and_so_is_its_name(fake: FakeComfyUI) -> None:
-    fake.nodes.NODE_CLASS_MAPPINGS["OpenAIDalle2"] = built_in("comfy_api_nodes.nodes_openai")
-    replace_built_in("OpenAIDalle2", Ours, "OpenAI DALL·E 2")
-    assert fake.nodes.NODE_CLASS_MAPPINGS == {"OpenAIDalle2": Ours}
-    assert fake.nodes.NODE_DISPLAY_NAME_MAPPINGS == {"OpenAIDalle2": "OpenAI DALL·E 2"}
-
-
-@pytest.mark.parametrize("other", [built_in("custom_nodes.other"), type("OpenAIDalle2", (), {}), None])
-def test_another_package_s_node_is_left_alone(other: type | None, fake: FakeComfyUI) -> None:
-    before = {"OpenAIDalle2": other} if other else {}
-    fake.nodes.NODE_CLASS_MAPPINGS.update(before)
-    replace_built_in("OpenAIDalle2", Ours, "OpenAI DALL·E 2")
-    assert fake.nodes.NODE_CLASS_MAPPINGS == before
-    assert not fake.nodes.NODE_DISPLAY_NAME_MAPPINGS
-
-
 def test_outside_of_comfyui_nothing_is_replaced(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    namesake = SimpleNamespace(NODE_CLASS_MAPPINGS={"OpenAIDalle2": built_in("comfy_api_nodes.nodes_openai")})
+    built_in = SimpleNamespace(RELATIVE_PYTHON_MODULE="comfy_api_nodes.nodes_openai")
+    namesake = SimpleNamespace(NODE_CLASS_MAPPINGS={"OpenAIDalle2": built_in})
     monkeypatch.setitem(sys.modules, "nodes", namesake)  # any program may have a module of that name
     with caplog.at_level(logging.DEBUG):
-        replace_built_in("OpenAIDalle2", Ours, "OpenAI DALL·E 2")
-    assert namesake.NODE_CLASS_MAPPINGS["OpenAIDalle2"] is not Ours
+        replace_built_in("OpenAIDalle2", object, "OpenAI DALL·E 2")
+    assert namesake.NODE_CLASS_MAPPINGS["OpenAIDalle2"] is built_in
     assert comfyui.comfy_api_base() == "https://api.comfy.org"
     assert comfyui.settings_folder() is None
     assert not caplog.records
