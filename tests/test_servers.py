@@ -107,7 +107,7 @@ def test_every_server_is_sent_what_it_knows_and_makes_images(name: str, node: No
     assert emulator.paid_pictures == 2
 
 
-@pytest.mark.parametrize("name", [name for name in SERVERS if name != "localai"])
+@pytest.mark.parametrize("name", [name for name in SERVERS if name != "localai"])  # which can only make new images
 def test_every_server_edits_with_the_same_mask(name: str, node: Node, server: Open) -> None:
     emulator = server(name)
     emulator.answer_size = (256, 256)
@@ -123,14 +123,6 @@ def test_every_server_edits_with_the_same_mask(name: str, node: Node, server: Op
     ]
     sent = Image.open(BytesIO(last.file("image").data)).convert("RGBA")
     assert sent.getchannel("A").getextrema() == ((0, 255) if SERVERS[name].transparent else (255, 255))
-
-
-def test_localai_cannot_edit_and_the_error_says_so(node: Node, server: Open) -> None:
-    emulator = server("localai")
-    with pytest.raises(StatusError, match="whether this server can edit images at all") as caught:
-        node.draw(image=photo(), mask=left_half())
-    assert caught.value.charge is Charge.NO
-    assert len(emulator.posts) == 1
 
 
 @pytest.mark.parametrize(
