@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from development.comfyui import ComfyUI
 from development.emulator import Emulator
@@ -24,6 +25,12 @@ from dalle2.generation.fallback import ServerMemory  # noqa: E402
 from dalle2.nodes import DalleNode  # noqa: E402
 from dalle2.settings import SettingsFiles  # noqa: E402
 from tests.loopback import Node  # noqa: E402
+
+# The same examples in every run, so that none fails by chance; "many" are new ones each time, for `python dev.py fuzz`.
+slow = [HealthCheck.too_slow]
+settings.register_profile("same", max_examples=700, deadline=None, derandomize=True, suppress_health_check=slow)
+settings.register_profile("many", max_examples=30_000, deadline=None, suppress_health_check=slow)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(autouse=True)

@@ -189,6 +189,15 @@ def image_and_mask(value: float = 0.5) -> dict[str, Any]:
     return {"image": torch.full((1, 32, 32, 3), value), "mask": mask}
 
 
+def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on no thread can be started, as in a process that has too many."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
 def full_port(stack: contextlib.ExitStack) -> int:
     """A port that neither accepts nor refuses: its queue of connections is full."""
     full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from contextlib import nullcontext
 from urllib import parse
 
 import pytest
@@ -22,12 +22,7 @@ from dalle2.net.addresses import (
 )
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("8.8.8.8", "1.1.1.1", "2001:4860:4860::8888", "64:ff9b::808:808"),
-    ],
-)
+@pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "64:ff9b::808:808"])
 def test_addresses_of_the_internet_are_public(address: str) -> None:
     assert is_public(address)
 
@@ -35,11 +30,9 @@ def test_addresses_of_the_internet_are_public(address: str) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        *("127.0.0.1", "127.8.9.1", "0.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254"),
-        *("100.64.0.1", "192.0.2.1", "198.18.0.1", "224.0.0.1", "239.1.1.1", "255.255.255.255", "240.0.0.1"),
-        *("::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "fd12::1", "ff02::1", "2001:db8::1"),
-        *("fec0::1", "64:ff9b:1::7f00:1", "::ffff:0:7f00:1", "3fff::1", "5f00::1", "4000::1"),
-        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "::10.0.0.1"),
+        *("127.0.0.1", "0.0.0.1", "10.0.0.1", "169.254.169.254", "100.64.0.1", "198.18.0.1", "224.0.0.1", "240.0.0.1"),
+        *("::", "::1", "fe80::1%eth0", "fc00::1", "ff02::1", "2001:db8::1", "fec0::1", "3fff::1", "4000::1"),
+        *("::ffff:127.0.0.1", "::ffff:0:7f00:1", "::10.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1", "2002:7f00:1::"),
     ],
 )
 def test_addresses_inside_of_networks_are_not_public(address: str) -> None:
@@ -61,29 +54,27 @@ def test_a_server_that_does_not_know_of_its_https_is_understood(base: str, addre
     assert with_https_of(origin(as_sent(base)), address) == expected
 
 
-def resolving_to(*addresses: str) -> Any:
-    """A name resolution that finds these addresses."""
-    return lambda *args, **more: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in addresses]
-
-
 @pytest.mark.parametrize(
-    "addresses", [("10.0.0.1",), ("8.8.8.8", "10.0.0.1"), ("fe80::1%eth0",), ("198.18.0.5", "10.0.0.1")]
+    ("found", "is_refused"),
+    [
+        (["10.0.0.1"], True),
+        (["8.8.8.8", "fe80::1%eth0"], True),
+        (["198.18.0.5", "10.0.0.1"], True),
+        (["198.18.0.5"], False),  # as Clash and its like answer for any name
+        (["8.8.8.8", "2001:4860:4860::8888"], False),
+    ],
 )
-def test_a_name_with_any_private_address_is_refused(addresses: tuple[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", resolving_to(*addresses))
-    with pytest.raises(PrivateAddress):
+def test_a_name_with_any_private_address_is_refused(
+    found: list[str], is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infos = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in found]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: infos)
+    with pytest.raises(PrivateAddress) if is_refused else nullcontext():
         refuse_private("https://pictures.example.com/a.png")
 
 
-# The second as Clash and its like answer for any name.
-@pytest.mark.parametrize("addresses", [("8.8.8.8", "2001:4860:4860::8888"), ("198.18.0.5",)])
-def test_a_name_with_public_addresses_is_not(addresses: tuple[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", resolving_to(*addresses))
-    refuse_private("https://pictures.example.com/a.png")
-
-
 @pytest.mark.parametrize("host", ["8.8.8.8", "134744072", "[2001:4860:4860::8888]", "name.invalid", "a" * 64 + ".com"])
-def test_a_public_address_and_an_unknown_name_are_not(host: str) -> None:
+def test_a_public_address_and_an_unknown_name_are_not_refused(host: str) -> None:
     refuse_private(f"https://{host}/a.png")
 
 
@@ -91,9 +82,7 @@ def test_a_public_address_and_an_unknown_name_are_not(host: str) -> None:
     ("url", "shown"),
     [
         ("http://[::1/a\n[ERROR] a line\x1b[2J of its own\u202e", "http://[::1/a [ERROR] a line [2J of its own"),
-        ("http://[me:pa55word@::1/a.png?signature=s1gned", "http://::1/a.png"),
-        ("http://[::1/k3y/a.png", "http://[::1/***/a.png"),
-        ("http://[::1/" + "a" * 8000, "http://[::1/" + "a" * 67 + "…"),
+        ("http://[me:pa55word@::1/k3y/a.png?signature=s1gned", "http://::1/***/a.png"),
         ("https://k3y/" + "a" * 8000 + "k3y" * 4000, "https://***/" + "a" * 67 + "…"),
     ],
 )

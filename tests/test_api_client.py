@@ -14,7 +14,7 @@ import pytest
 
 from dalle2 import api_client
 from dalle2.api_client import ImagesClient
-from dalle2.errors import Charge, ConnectionFailed, ImagesApiError, StatusError, TimedOut, UnusableAnswer
+from dalle2.errors import Charge, ImagesApiError, StatusError, TimedOut, UnusableAnswer
 from dalle2.models import ImageRequest, ModelEntry, Picture
 from dalle2.net.retry import Retrier
 from tests.loopback import Connection, Loopback, answering, backend_at, encoded, hanging, http, traces
@@ -82,12 +82,7 @@ def test_complete_json_is_a_complete_response(answer: bytes, reset: bool) -> Non
         (http({"error": {"message": "No GPU."}}), "words instead of images"),
         (http("OK"), "words instead of images"),
         (http({"data": "many"}), "not a list of images"),
-        (http("null"), "not a list of images"),
-        (http("[]"), "not a list of images"),
-        (http({"data": None}), "not a list of images"),
-        (http("9" * 5000), "instead of images"),
         (http("[" * 200_000), "not a list of images"),
-        (http('{"data":' * 100_000), "not a list of images"),
         (http(b"\xff\xfe\xfd"), "instead of images"),
         (http(b"{}", headers={"Content-Encoding": "gzip"}), "compressed"),
     ],
@@ -109,11 +104,15 @@ def test_the_words_in_place_of_images_and_the_request_are_named() -> None:
 
 def test_a_response_beyond_the_limit_is_left_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_client, "MAX_ANSWER_BYTES", 1000)
-    huge = {"data": [{"b64_json": "A" * 10**6}]}
-    with Loopback(answering(http(huge, headers={"X-Request-Id": "req_7"}))) as server:
+    monkeypatch.setattr(api_client, "MAX_DOWNLOAD_BYTES", 1000)
+    huge = http({"data": [{"b64_json": "A" * 10**6}]}, headers={"X-Request-Id": "req_7"})
+    with Loopback(answering(huge)) as server:
         error = failure(server.origin)
+        with pytest.raises(UnusableAnswer, match="too large"):
+            download(server.origin, "/a.png")
     assert "too large to be read. Ask for fewer or smaller images at once. This request has probably" in str(error)
     assert str(error).endswith("charged.\nRequest id: req_7")
+    assert len(server.requests) == 2
 
 
 # What servers do with a key that they are sent: each must come out as asterisks.
@@ -158,21 +157,6 @@ def test_a_short_key_comes_out_as_asterisks_too() -> None:
     with Loopback(answering(http({"error": {"message": "hunter2 is unknown."}}, 401))) as server:
         error = failure(server.origin, {"Authorization": "Bearer hunter2"})
     assert "The server said: *** is unknown." in str(error)
-
-
-def test_a_client_does_not_show_its_key() -> None:
-    api = client("http://127.0.0.1:9/v1")
-    assert KEY not in repr(api)
-    assert KEY not in repr(api.__dict__)
-
-
-@pytest.mark.parametrize("answer", [b"", http(b"", 504), http(b"", 520), http(b"", 524)])
-def test_a_post_whose_response_was_lost_is_not_repeated(answer: bytes) -> None:
-    with Loopback(answering(answer)) as server:
-        error = failure(server.origin)
-    assert isinstance(error, StatusError if answer else ConnectionFailed)
-    assert "You may have been charged" in str(error)
-    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -262,20 +246,12 @@ def test_endless_redirects_end() -> None:
 # {port} is the API's, {other} that of another server on the same machine.
 NOT_ALLOWED = [
     *("http://127.0.0.1:{other}/a.png", "http://localhost:{port}/a.png", "//127.0.0.1:{other}/a.png"),
-    *("http://example.com/a.png", "ftp://127.0.0.1:{other}/a.png", "file:///etc/passwd", "C:\\Users\\me\\a.png"),
-    *("javascript:alert(1)", "http://[::1/a.png", "http://127.0.0.1:99999/a.png", "https:///a.png", "\ud800"),
+    *("ftp://127.0.0.1:{other}/a.png", "file:///etc/passwd", "C:\\Users\\me\\a.png", "https:///a.png", "\ud800"),
+    *("http://[::1/a.png", "http://127.0.0.1:99999/a.png", "https://" + "a" * 9000),
     *("http://127.0.0.1:{other}\\@127.0.0.1:{port}/a.png", "http://127.0.0.1:{port}@127.0.0.1:{other}/a.png"),
-    *("http://127.0.0.1:{other}#@127.0.0.1:{port}/a.png", "https://" + "a" * 9000),
-    *("https://127.0.0.1:{other}/a.png", "HTTPS://localhost:{other}/a.png", "https://2130706433:{other}/a.png"),
-    *("https://[::ffff:127.0.0.1]:{other}/a.png", "https://169.254.169.254/latest/meta-data/", "https://169.254.43518"),
-    *(
-        "https://127.1:{other}/a.png",
-        "https://0x7f.1:{other}/a.png",
-        "https://0x7f000001:{other}/a.png",
-        "https://10.1",
-    ),
-    *("https://0177.0.0.1:{other}/a.png", "https://127.0.0.1.:{other}/a.png", "https://localhost.:{other}/a.png"),
-    *("https://[::1]:{other}/a.png", "https://[::ffff:10.0.0.1]/a.png"),
+    *("https://127.0.0.1:{other}/a.png", "HTTPS://localhost:{other}/a.png", "https://localhost.:{other}/a.png"),
+    *("https://2130706433:{other}/a.png", "https://0x7f.1:{other}/a.png", "https://0177.0.0.1:{other}/a.png"),
+    *("https://[::1]:{other}/a.png", "https://[::ffff:127.0.0.1]:{other}/a.png", "https://169.254.43518"),
 ]
 
 
@@ -301,44 +277,21 @@ def test_a_login_in_an_address_does_not_hide_its_host() -> None:
     assert other.requests == []
 
 
-def test_a_private_address_is_refused_through_a_proxy_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Loopback(hanging) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
-        with pytest.raises(UnusableAnswer, match="private network"):
-            download("http://api.invalid/v1", "https://169.254.169.254/latest/meta-data/")
-    assert proxy.requests == []
-
-
-def test_the_login_in_a_base_url_is_not_shown() -> None:
-    with Loopback(answering(http(b"", 404))) as server, pytest.raises(UnusableAnswer) as caught:
-        download(server.origin.replace("//", "//me:pa55word@"), "/root/a.png")
-    assert "pa55word" not in str(caught.value)
-
-
-TRANSIENT = [http(b"", status) for status in (500, 502, 503, 504, 522, 529, 429, 408)]
-BROKEN = [b"", b"junk\r\n", http(b"ab", headers={"Content-Length": "3"})]
-
-
-@pytest.mark.parametrize("first", TRANSIENT + BROKEN)
-def test_a_download_is_tried_again_on_a_transient_failure(first: bytes) -> None:
-    with Loopback(answering(first, first, http(IMAGE))) as server:
+# Beside those that `test_faults` has.
+@pytest.mark.parametrize("status", [408, 409, 425, 504, 529])
+def test_a_download_is_tried_again_on_a_transient_failure(status: int) -> None:
+    failed = http(b"", status)
+    with Loopback(answering(failed, failed, http(IMAGE))) as server:
         assert download(server.origin, "/a.png") == IMAGE
     assert len(server.requests) == 3
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 206])
+@pytest.mark.parametrize("status", [400, 401, 410, 206])
 def test_a_download_that_is_refused_for_good_is_not(status: int) -> None:
     with Loopback(answering(http(b"", status))) as server, pytest.raises(StatusError) as caught:
         download(server.origin, f"{server.origin}/a.png")
     assert len(server.requests) == 1
     assert "OPENAI_API_KEY" not in str(caught.value)
-
-
-def test_a_download_beyond_the_limit_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_client, "MAX_DOWNLOAD_BYTES", 1000)
-    with Loopback(answering(http(b"A" * 1001))) as server, pytest.raises(UnusableAnswer, match="too large"):
-        download(server.origin, "/a.png")
-    assert len(server.requests) == 1
 
 
 def test_an_image_that_lies_ready_is_not_waited_for_as_long(monkeypatch: pytest.MonkeyPatch) -> None:

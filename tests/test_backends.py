@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from dalle2 import settings
 from dalle2.backends import Account, Backend, DalleRequest, choose_backend
 from dalle2.errors import SIGN_IN, Charge, Login
 from dalle2.image_models import GPT_IMAGE_MODELS, PRICES_USD
-from dalle2.settings import SettingsError, SettingsFiles, read_settings
+from dalle2.settings import ENV_FILE, SettingsError, SettingsFiles, read_settings
 
 COMFY = "https://api.comfy.example"
 EU = "https://eu.api.openai.com/v1"
@@ -53,7 +52,12 @@ def test_the_settings_choose_the_server(variables: dict[str, str], base_url: str
         ((None, "comfyui-k"), {}, {"X-API-KEY": "comfyui-k"}, Login.ACCOUNT),
         (("t", "comfyui-k"), {}, {"Authorization": "Bearer t"}, Login.ACCOUNT),
         (("t", "comfyui-k"), {"OPENAI_BASE_URL": OURS}, {}, Login.NONE),
-        (("t", None), {"OPENAI_BASE_URL": OURS, "OPENAI_API_KEY": "k"}, {"Authorization": "Bearer k"}, Login.KEY),
+        (
+            ("t", None),
+            {"OPENAI_BASE_URL": OURS, "OPENAI_API_KEY": "comfyui-k"},
+            {"Authorization": "Bearer comfyui-k"},
+            Login.KEY,
+        ),
         (
             (None, None),
             {"OPENAI_API_KEY": " sk-1 ", "OPENAI_ORG_ID": "org-1", "OPENAI_PROJECT_ID": "proj_1"},
@@ -88,34 +92,29 @@ def test_azure_is_known_by_its_host_or_its_version(base_url: str, version: str |
     assert backend.params == ({"api-version": version or "preview"} if is_azure else {})
 
 
-def complaint(login: str | None = None, api_key: str | None = None, **variables: str) -> str:
-    """What is said of a server that cannot be used; no secret stands in it."""
+def key_at(address: str) -> dict[str, str]:
+    return {"OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": address}
+
+
+HTTPS = "must begin with https"
+UNUSABLE: dict[str, tuple[str | None, str | None, dict[str, str], str]] = {
+    "OpenAI without a key": ("t", None, {"DALLE2_BACKEND": "openai"}, f"into the file {ENV_FILE}"),
+    "an account's key for OpenAI": (None, None, {"OPENAI_API_KEY": "comfyui-secret"}, "sign in with it instead"),
+    "OpenAI in the clear": (None, None, key_at("http://api.openai.com/v1"), HTTPS),
+    "Azure in the clear": (None, None, key_at("http://me.openai.azure.com/openai/v1"), HTTPS),
+    "a damaged token": ("secret\nb", None, {}, "log out and in again"),
+    "an account's damaged key": (None, "comfyui-secret-ü", {}, "log out and in again"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_server_that_cannot_be_used_is_reported_and_its_login_not_repeated(name: str) -> None:
+    login, api_key, variables, words = UNUSABLE[name]
     with pytest.raises(SettingsError) as caught:
         chosen(login, api_key, **variables)
+    text = str(caught.value)
+    assert words in text and text.endswith(Charge.NO.value) and SIGN_IN not in text
     assert "secret" not in "".join(traceback.format_exception(caught.value))
-    assert str(caught.value).endswith(Charge.NO.value)
-    return str(caught.value)
-
-
-def test_openai_without_a_key_says_where_to_put_one() -> None:
-    text = complaint(DALLE2_BACKEND="openai")
-    assert "OPENAI_API_KEY" in text and str(settings.ENV_FILE) in text
-    assert SIGN_IN not in text
-
-
-def test_the_key_of_an_account_is_not_sent_to_openai() -> None:
-    assert "sign in with it instead" in complaint(OPENAI_API_KEY="comfyui-secret")
-    assert chosen(OPENAI_API_KEY="comfyui-mine", OPENAI_BASE_URL="http://127.0.0.1:4000/v1")
-
-
-@pytest.mark.parametrize("address", ["http://api.openai.com/v1", "http://me.openai.azure.com/openai/v1"])
-def test_a_key_for_openai_or_azure_never_goes_out_in_the_clear(address: str) -> None:
-    assert "must begin with https" in complaint(OPENAI_API_KEY="sk-secret", OPENAI_BASE_URL=address)
-
-
-@pytest.mark.parametrize("account", [("secret\nb", None), (None, "comfyui-secret-ü")])
-def test_a_damaged_login_is_reported_and_not_repeated(account: tuple[str | None, str | None]) -> None:
-    assert "log out and in again" in complaint(*account)
 
 
 @pytest.mark.parametrize("base", ["", "localhost", "api.comfy.org"])
@@ -161,10 +160,8 @@ def fields(model: str | None, *, hosted: bool = True, **asked: Any) -> dict[str,
 @pytest.mark.parametrize(
     ("model", "hosted", "size", "expected"),
     [
-        ("sd-turbo", False, (256, 256), {"size": "256x256", **BASE64}),
         ("dall-e-2", True, (256, 256), {"size": "256x256", **BASE64}),
         ("chatgpt-image-latest", True, (1024, 1024), GPT),
-        ("gpt-image-2", False, (1024, 1024), {**GPT, **BASE64}),
         ("openai/gpt-image-2", False, (1024, 1024), {**GPT, **BASE64}),
         (None, False, (256, 256), {"size": "256x256", **BASE64}),
     ],
@@ -173,11 +170,6 @@ def test_a_request_of_dall_e_2_is_translated_for_its_model(
     model: str | None, hosted: bool, size: tuple[int, int], expected: dict[str, str]
 ) -> None:
     assert fields(model, hosted=hosted, size=size) == {"prompt": "a", **expected}
-
-
-def test_only_dall_e_2_is_sent_an_image_with_a_hole() -> None:
-    backend = chosen(OPENAI_BASE_URL=OURS)
-    assert [backend.dialect(name).transparent_edits for name in ("dall-e-2", "sd-turbo", None)] == [True, False, False]
 
 
 def test_the_default_quality_costs_less_than_dall_e_2_did() -> None:

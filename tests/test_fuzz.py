@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import struct
 import warnings
 import zlib
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -20,14 +19,9 @@ from dalle2 import image_codec
 from dalle2.models import MAX_DETAIL_CHARACTERS, ErrorDetail, ImagesResponse
 from tests.pictures import KINDS, SIGNATURE, file_of, noise, png_of_16_bits
 
-settings.register_profile("few", max_examples=700, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("many", settings.get_profile("few"), max_examples=30_000)
-effort = settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
-
 # Numbers and words at which parsers stumble.
 PIECES = [b"\0", b"\xff" * 4, b"\x7f\xff\xff\xff", b"-1", b"1e999", b"9" * 5000, b"null", b"[]", b'""', b"\\ud800"]
 PIECES += [b"[" * 3000, b'{"error":' * 1500, b'{"data":[' * 1500, b"<title>" * 500]
-
 
 GRADIENT = Image.linear_gradient("L").resize((12, 12)).convert("RGB")
 FILES = [file_of(GRADIENT, kind) for kind in ("PNG", "JPEG", "WEBP")]
@@ -68,7 +62,6 @@ def damaged(draw: st.DrawFn, samples: list[bytes]) -> bytes:
     return data
 
 
-@effort
 @given(damaged(ANSWERS) | BODIES)
 def test_a_damaged_answer_is_read_or_a_value_error(body: bytes) -> None:
     with suppress(ValueError, RecursionError):
@@ -76,7 +69,6 @@ def test_a_damaged_answer_is_read_or_a_value_error(body: bytes) -> None:
             assert isinstance(picture.b64_json, bytes | None)
 
 
-@effort
 @given(damaged(ERRORS + ANSWERS) | BODIES)
 def test_a_damaged_error_body_becomes_short_text(body: bytes) -> None:
     detail = ErrorDetail.parse(body)
@@ -107,7 +99,6 @@ def with_right_checksums(file: bytes) -> bytes:
     return result
 
 
-@effort
 @given(damaged(FILES + OTHER_FILES) | with_other_bytes(FILES + OTHER_FILES))
 def test_a_damaged_image_file_is_decoded_or_an_image_error(file: bytes) -> None:
     with warnings.catch_warnings():

@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from dalle2.image_codec import (
     MAX_JPEG_SEGMENTS,
@@ -51,7 +52,7 @@ def test_each_of_the_256_values_survives_the_way_out_and_back() -> None:
     assert np.array_equal(saved(decoded), ALL_VALUES)  # ComfyUI's SaveImage truncates
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_any_floating_dtype_is_rounded_to_the_nearest_value(dtype: torch.dtype) -> None:
     image = loaded(ALL_VALUES).to(dtype)
     expected = np.floor(image.to(torch.float64).numpy() * 255 + 0.5).astype(np.uint8)
@@ -73,29 +74,20 @@ def test_without_a_mask_alpha_is_the_images_own_or_opaque(channels: int, alpha: 
     assert pixels.shape == (2, 2, 4) and (pixels[..., 3] == alpha).all()
 
 
-IMAGE, MASK = torch.zeros(1, 4, 6, 3), torch.zeros(1, 4, 6)
-
-
-@pytest.mark.parametrize("value", [1e-30, 0.001, 0.5, 1.0])
-def test_any_painted_pixel_of_a_mask_means_edit(value: float) -> None:
-    mask = torch.zeros(1, 2, 2)
-    mask[0, 0, 1] = value
-    edit, keep = [255, 255, 255, 0], [0, 0, 0, 255]
-    assert pixels_of(encode_mask_png(mask)).tolist() == [[keep, edit], [keep, keep]]
-
-
-@pytest.mark.parametrize("shape", [(), (5,), (5, 5), (2, 4, 6, 3), (0, 4, 6, 3), (1, 4, 6, 0), (1, 1, 4, 6, 3)])
-def test_what_is_not_one_image_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(
-        ValueError, match=re.escape(f"One image must be [1,H,W,3] or [1,H,W,4]; this one has the shape {list(shape)}")
-    ):
-        encode_rgba_png(torch.zeros(shape))
-
-
-@pytest.mark.parametrize("shape", [(), (5,), (2, 4, 6), (0, 4, 6), (1, 1, 4, 6)])
-def test_what_is_not_one_mask_is_refused_with_its_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"One mask must be [1,H,W]; this one has the shape {list(shape)}")):
-        encode_mask_png(torch.zeros(shape))
+@pytest.mark.parametrize(
+    ("encode", "shape", "message"),
+    [
+        (encode_rgba_png, (5, 5), "One image must be [1,H,W,3] or [1,H,W,4]; this one has the shape [5, 5]"),
+        (encode_rgba_png, (2, 4, 6, 3), "this one has the shape [2, 4, 6, 3]"),
+        (encode_rgba_png, (1, 4, 6, 0), "this one has the shape [1, 4, 6, 0]"),
+        (encode_mask_png, (2, 4, 6), "One mask must be [1,H,W]; this one has the shape [2, 4, 6]"),
+    ],
+)
+def test_what_is_not_one_image_or_mask_is_refused_with_its_shape(
+    encode: Callable[[Tensor], bytes], shape: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        encode(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -135,11 +127,10 @@ def test_an_image_is_turned_as_its_exif_data_say(orientation: int, kind: str) ->
     assert np.array_equal(as_bytes(decode_images([file]))[0], ORIENTATIONS[orientation](pixels_of(file)))
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_an_image_of_16_bits_is_turned_too(channels: int) -> None:
+def test_grey_of_16_bits_is_turned_too() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    values = noise(2, 3, channels).astype(np.uint16) * 257
+    values = noise(2, 3, 1).astype(np.uint16) * 257
     upright, turned = (
         decode_images([png_of_16_bits(values, *extra)]) for extra in ([], [chunk(b"eXIf", exif.tobytes()[6:])])
     )
@@ -202,18 +193,12 @@ NOT_IMAGES = {
     "SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
     "GIF": file_of(picture(4, 4), "GIF"),
     "TIFF": file_of(picture(4, 4, 3), "TIFF"),
-    "BMP": file_of(picture(4, 4, 3), "BMP"),
     "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-    "signature only": SIGNATURE,
     "header only": header(4, 4),
-    "no pixels": header(0, 0) + chunk(b"IEND", b""),
     "half of the pixels": png_of(4096, 4096, 8, 2, bytes(2**24)),
-    "unknown colour type": png_of(4, 4, 8, 7, b"\0"),
     "unknown depth": png_of(4, 4, 3, 2, b"\0"),
-    "no palette": png_of(2, 1, 8, 3, b"\0\0\1"),
     "unknown filter": png_of(2, 1, 8, 0, b"\7\0\0"),
     "PNG of 100000 x 100000": png_of(100_000, 100_000, 8, 2, b"\0"),
-    "PNG of 10000 x 10000": png_of(10_000, 10_000, 8, 2, b"\0"),
     "PNG of one row too many": png_of(4096, MAX_PIXELS // 4096 + 1, 8, 2, b"\0"),
     "PNG a billion wide": png_of(2**31 - 1, 1, 8, 2, b"\0"),
     "JPEG of 65280 x 65280": JPEG.replace(b"\x00\x40\x00\x40\x03", b"\xff\x00\xff\x00\x03"),
@@ -240,7 +225,6 @@ RIGHT_ALL_THE_SAME = {
     "text bomb": png_of(1, 1, 8, 0, b"\0\x07", chunk(b"zTXt", b"a\0\0" + zlib.compress(b"\0" * 2**24, 9))),
     "texts of four bytes a letter": png_of(1, 1, 8, 0, b"\0\x07", TEXTS),
     "many colour profiles": png_of(1, 1, 8, 0, b"\0\x07", chunk(b"iCCP", b"a\0\0" + BOMB) * 9000),
-    "damaged colour profile": png_of(1, 1, 8, 0, b"\0\x07", chunk(b"iCCP", b"a")),
     "EXIF data in many pieces": JPEG[:2]
     + exif_segments(MAX_JPEG_SEGMENTS - 20)
     + file_of(Image.new("L", (1, 1), 7), "JPEG")[2:],

@@ -71,6 +71,10 @@ def test_the_package_takes_the_place_of_comfyuis_own_nodes(own_key: Stage, accou
             assert "OpenAI has shut that model down; a current model replaces it." in info["description"]
             assert info["python_module"] == f"custom_nodes.{stage.comfyui.package_dir.name}"
         assert list(stage.loading) == said  # and no warning
+        start = stage.comfyui.log().split("Starting server")[0]
+        (line,) = [line for line in start.splitlines() if str(stage.comfyui.package_dir) in line]
+        assert "seconds: " in line and "IMPORT FAILED" not in line
+        assert "Unable to parse pyproject.toml" not in start
 
 
 def test_the_node_has_the_inputs_that_saved_workflows_count_on(own_key: Stage) -> None:
@@ -258,7 +262,9 @@ def test_a_node_that_fails_shows_nobody_a_secret(own_key: Stage, account: Stage,
         with stage.comfyui.listen() as listener:
             entry = stage.comfyui.run(small(fault), extra_data=TOKENS, client_id=listener.client_id)
             assert listener.wait_for(lambda event: event.kind == "execution_error")
-        assert execution_error(entry)["current_inputs"] == {}  # the place where ComfyUI would show the token
+        error = execution_error(entry)
+        assert error["current_inputs"] == {}  # the place where ComfyUI would show the token
+        assert error["exception_type"] == "RuntimeError"  # of a class of this package it would be a path
         assert not shows(stage, entry, listener, KEY, TOKEN, ACCOUNT_KEY)
         stage.emulator.clear()
         assert stage.pictures(small("the next one"), extra_data=TOKENS)
@@ -296,13 +302,6 @@ def test_a_changed_setting_makes_the_node_run_again_with_equal_inputs(own_key: S
     finally:
         own_key.comfyui.set_up()
     assert models == [["gpt-image-2"], ["gpt-image-2"], ["gpt-image-2", "gpt-image-2.5-flare"]]
-
-
-def test_the_package_loads_without_a_warning(own_key: Stage) -> None:
-    start = own_key.comfyui.log().split("Starting server")[0]
-    (line,) = [line for line in start.splitlines() if str(own_key.comfyui.package_dir) in line]
-    assert "seconds: " in line and "IMPORT FAILED" not in line
-    assert "Unable to parse pyproject.toml" not in start
 
 
 ANOTHER_PACKAGE = """

@@ -22,15 +22,13 @@ from development.emulator import Emulator
 from tests.loopback import KEY, Loopback, Node, answering, encoded, http
 from tests.pictures import file_of
 
-IMAGE, MASK = torch.full((1, 32, 32, 3), 0.5), torch.ones(1, 32, 32)
 BLANK = "Field 'prompt' cannot be empty."
 
 
 @pytest.fixture
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+def emulator(node: Node) -> Iterator[Emulator]:
     with Emulator(api_key=KEY) as emulator:
-        monkeypatch.setenv("OPENAI_BASE_URL", emulator.base_url)
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        node.use(emulator)
         yield emulator
 
 
@@ -65,41 +63,34 @@ def test_numpy_s_whole_numbers_are_whole_numbers(emulator: Emulator) -> None:
     assert emulator.posts[-1].fields["n"] == 2
 
 
-@pytest.mark.parametrize("node", [OpenAIDalle2, OpenAIDalle3])
+@pytest.mark.parametrize("kind", [OpenAIDalle2, OpenAIDalle3])
 def test_comfyui_gets_the_images_and_the_line_about_them(
-    node: type[DalleNode], emulator: Emulator, caplog: pytest.LogCaptureFixture
+    kind: type[DalleNode], emulator: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "openai-dalle")
-    returned = asyncio.run(node().run(prompt="a lighthouse", unique_id="1"))
+    returned = asyncio.run(kind().run(prompt="a lighthouse", unique_id="1"))
     (line,) = returned["ui"]["openai_dalle"]
     assert re.fullmatch(r"1 picture · gpt-image-2 · \d+\.\d s", line)
     assert returned.keys() == {"ui", "result"}
     assert returned["result"][0].shape == (1, 1024, 1024, 3)
-    assert caplog.messages == [f"{node.__name__}: {line}"]
+    assert caplog.messages == [f"{kind.__name__}: {line}"]
 
 
 MILLION = "x" * 10**6
 DALLE_2_REFUSES: list[tuple[dict[str, Any], str]] = [
     ({"prompt": ""}, BLANK),
-    ({"prompt": " \n"}, BLANK),
-    ({"prompt": "\u200b\ufeff\u2060\x00"}, BLANK),
+    ({"prompt": " \n\u200b\ufeff\u2060\x00"}, BLANK),
     ({"prompt": None}, "Field 'prompt' is of the type NoneType; connect a text."),
-    ({"prompt": 5}, "Field 'prompt' is of the type int; connect a text."),
-    ({"prompt": ["x"]}, "Field 'prompt' is of the type list; connect a text."),
     ({"prompt": "a caf\udce9"}, "The prompt contains a broken character"),
     ({"size": "512x256"}, "Field 'size' is '512x256'; it must be one of 256x256, 512x512, 1024x1024."),
     ({"size": MILLION}, "Field 'size' is 'xxx"),
     ({"n": 0}, "Field 'n' is 0; it must be a whole number from 1 to 8."),
     ({"n": 9}, "Field 'n' is 9"),
     ({"n": 2.0}, "Field 'n' is 2.0"),
-    ({"n": "2"}, "Field 'n' is '2'"),
     ({"n": MILLION}, "Field 'n' is 'xxx"),
-    ({"n": None}, "Field 'n' is None"),
     ({"n": True}, "Field 'n' is True"),
     ({"n": np.True_}, "Field 'n' is np.True_"),
-    ({"n": np.float64(2)}, "Field 'n' is np.float64"),
-    ({"image": IMAGE}, "requires an image AND a mask"),
-    ({"mask": MASK}, "requires an image AND a mask"),
+    ({"image": torch.ones(1, 32, 32, 3)}, "requires an image AND a mask"),
 ]
 DALLE_3_REFUSES: list[tuple[dict[str, Any], str]] = [
     ({"quality": "high"}, "Field 'quality' is 'high'; it must be one of standard, hd. Nothing was charged."),
@@ -141,24 +132,18 @@ def test_a_blank_prompt_does_not_validate_and_a_linked_one_does(prompt: str | No
 
 
 def test_the_node_runs_again_when_what_is_set_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [OpenAIDalle2.IS_CHANGED(prompt="x")]
-    for variable, value in (
-        ("OPENAI_API_KEY", "sk-very-secret"),  # another backend
-        ("OPENAI_BASE_URL", "http://127.0.0.1:1/v1"),
-        ("DALLE2_MODEL", "sd-turbo"),
-        ("DALLE2_QUALITY", "high"),
-    ):
+    def is_changed_by(variable: str, value: str, node: type[DalleNode] = OpenAIDalle2) -> bool:
+        before = node.IS_CHANGED()
         monkeypatch.setenv(variable, value)
-        names.append(OpenAIDalle2.IS_CHANGED(prompt="x"))
-    assert len(set(names)) == len(names)
-    before = OpenAIDalle3.IS_CHANGED()
-    monkeypatch.setenv("DALLE2_QUALITY", "medium")  # that node has an input for it
-    assert OpenAIDalle3.IS_CHANGED() == before
-    monkeypatch.setenv("DALLE2_QUALITY", "high")
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1/")  # the same address
-    assert OpenAIDalle2.IS_CHANGED() == names[-1]
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-another")  # so that it never holds the key
-    assert OpenAIDalle2.IS_CHANGED(prompt="y") == names[-1]
+        return node.IS_CHANGED(prompt="x") != before
+
+    assert is_changed_by("OPENAI_API_KEY", "sk-very-secret")  # another backend
+    assert not is_changed_by("OPENAI_API_KEY", "sk-another")  # so that it never holds the key
+    assert is_changed_by("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    assert not is_changed_by("OPENAI_BASE_URL", "http://127.0.0.1:1/v1/")
+    assert is_changed_by("DALLE2_MODEL", "sd-turbo")
+    assert is_changed_by("DALLE2_QUALITY", "high")
+    assert not is_changed_by("DALLE2_QUALITY", "medium", OpenAIDalle3)  # it has an input for it
     monkeypatch.setenv("DALLE2_QUALITY", "nonsense")
     assert OpenAIDalle2.IS_CHANGED() == ""
 

@@ -89,11 +89,9 @@ def test_the_editor_changes_nothing_else(files: SettingsFiles) -> None:
     assert (settings.openai_org_id, settings.dalle2_read_timeout_s, settings.dalle2_model) == (None, 600, "sd-turbo")
 
 
-@pytest.mark.parametrize("blank", ["", "  ", "\t"])
+@pytest.mark.parametrize("blank", ["", " \t"])
 def test_a_blank_value_counts_as_not_set(blank: str, files: SettingsFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(
-        files, env=f"DALLE2_MODEL={blank}\nDALLE2_BACKEND", editor={"dalle2_model": "sd-turbo", "openai_api_key": blank}
-    )
+    write(files, env=f"DALLE2_MODEL={blank}\nDALLE2_BACKEND", editor={"dalle2_model": "sd-turbo"})
     monkeypatch.setenv("DALLE2_MODEL", blank)
     monkeypatch.setenv("DALLE2_CONNECT_TIMEOUT_S", blank)
     settings = read_settings(files)
@@ -105,29 +103,26 @@ def test_a_file_that_begins_with_a_byte_order_mark_is_read(files: SettingsFiles)
     assert key_of(read_settings(files)) == "sk-file"
 
 
-def test_a_file_in_another_encoding_is_reported(files: SettingsFiles) -> None:
-    write(files, env="OPENAI_API_KEY=sk-secret-ü".encode("utf-16"))
-    assert "UTF-8" in complaint(files)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("OPENAI_API_KEY=sk-secret-ü".encode("utf-16"), "UTF-8"),
+        ("# mine\nset OPENAI_API_KEY=sk-secret\n", "a line must look like OPENAI_API_KEY=YOUR-KEY"),
+        ("# mine\nOPENAI_API_KEY: sk-secret\n", "a line must look like OPENAI_API_KEY=YOUR-KEY"),
+    ],
+)
+def test_a_file_that_says_nothing_to_read_is_reported(text: str | bytes, words: str, files: SettingsFiles) -> None:
+    write(files, env=text)
+    assert words in complaint(files)
 
 
-@pytest.mark.parametrize("line", ["set OPENAI_API_KEY=sk-secret", "$env:OPENAI_API_KEY=1", "OPENAI_API_KEY: sk-secret"])
-def test_a_file_without_any_setting_is_reported(line: str, files: SettingsFiles) -> None:
-    write(files, env=f"# mine\n{line}\n")
-    assert "a line must look like OPENAI_API_KEY=YOUR-KEY" in complaint(files)
+def test_a_file_that_cannot_be_read_is_reported(files: SettingsFiles) -> None:
+    assert files.env
+    files.env.mkdir()
+    assert f"{files.env} cannot be read: " in complaint(files)
 
 
-def test_a_file_that_cannot_be_read_is_reported(files: SettingsFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **more: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    write(files, env="OPENAI_API_KEY=sk-1")
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_text", refuse)
-        text = complaint(files)
-    assert f"{files.env} cannot be read: Permission denied" in text
-
-
-@pytest.mark.parametrize("broken", ['{"openai_api_key": "sk-secret', "[]", "null", '"sk-secret"'])
+@pytest.mark.parametrize("broken", ['{"openai_api_key": "sk-secret', "[]"])
 def test_a_broken_file_of_the_editor_is_reported(broken: str, files: SettingsFiles) -> None:
     write(files, editor=broken)
     assert f"{files.editor} cannot be read. Delete it" in complaint(files)
@@ -144,7 +139,6 @@ def test_a_broken_file_of_the_editor_is_reported(broken: str, files: SettingsFil
         ("OPENAI_PROJECT_ID", "my sécret project", "no such id"),
         ("OPENAI_BASE_URL", "sk-secret", ADDRESS),
         ("OPENAI_BASE_URL", "localhost:11434/secret", ADDRESS),
-        ("OPENAI_BASE_URL", "ftp://example.com/secret", ADDRESS),
         ("OPENAI_BASE_URL", "http://[::1/secret", ADDRESS),
         ("OPENAI_BASE_URL", "http://example.com:99999/secret", ADDRESS),
         ("OPENAI_BASE_URL", "https://me:secret@example.com/v1", "without a user name"),

@@ -100,16 +100,6 @@ def endless(head: bytes, piece: bytes, *, pause_s: float = 0) -> Script:
     return script
 
 
-ENDLESS = {
-    "body": endless(WITHOUT_LENGTH, b"A" * 65_536),
-    "chunk line": endless(CHUNKED, b"0" * 65_536),
-    "trailers": endless(CHUNKED + b"3\r\nabc\r\n0\r\n", b"X-More: 1\r\n" * 4096),
-    "header": endless(b"HTTP/1.1 200 OK\r\nX-Long: ", b"A" * 65_536),
-    "headers": endless(b"HTTP/1.1 200 OK\r\n", b"X-More: 1\r\n" * 4096),
-    "interim responses": endless(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 1000),
-}
-
-
 @pytest.mark.parametrize(
     "answer",
     [
@@ -119,16 +109,13 @@ ENDLESS = {
         CHUNKED + b"2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n",
         CHUNKED + b"3\r\nabc\r\n0\r\nX-Trailer: 1\r\n\r\n",
         http(b"abcdef", headers={"Content-Length": "3"}),
-        http(b"abc", headers={"Content-Encoding": "identity"}),
         http(b"abc", headers={"Content-Encoding": "utf-8"}),
         http(gzip.compress(b"ab") + gzip.compress(b"c"), headers={"Content-Encoding": "gzip"}),
         http(zlib.compress(b"abc"), headers={"Content-Encoding": "Deflate"}),
         http(b"abc", headers={"Content-Length": "junk"}),
         http(b"abc", headers={"Content-Length": "-5"}),
-        http(b"abc", headers={"Content-Length": "\xb2"}),
-        http(b"abc", headers={"Content-Length": "9" * 5000}),
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + http(b"abc"),
-        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n" + http(b"abc"),
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" * 2 + http(b"abc"),
     ],
 )
 def test_a_body_is_read_to_its_end(answer: bytes) -> None:
@@ -141,7 +128,7 @@ TWO_LENGTHS = http(b"abc", headers={"Content-Length": "5, 6"})
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # urllib3 leaves the last one open
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1", b"junk\r\n\r\n", b"HTTP/1.1 a\r\n\r\n", b"\x16\x03", TWO_LENGTHS])
+@pytest.mark.parametrize("answer", [b"", b"junk\r\n\r\n", TWO_LENGTHS])
 def test_a_garbled_response_is_a_lost_one(answer: bytes) -> None:
     with Loopback(answering(answer)) as server:
         error = problem(server.origin)
@@ -210,22 +197,23 @@ def test_a_dripping_server_is_left_at_the_deadline(where: str, encrypted: bool, 
     assert "took too long" in str(error)
 
 
-@pytest.mark.parametrize(
-    ("what", "outcome"),
-    [
-        ("body", "too large"),
-        ("chunk line", "broke"),
-        ("header", "broke"),
-        ("headers", "broke"),
-        ("trailers", "took too long"),
-        ("interim responses", "took too long"),
-    ],
-)
-def test_an_endless_response_ends_in_little_time_and_memory(what: str, outcome: str) -> None:
+ENDLESS = {
+    "body": (endless(WITHOUT_LENGTH, b"A" * 65_536), "too large"),
+    "chunk line": (endless(CHUNKED, b"0" * 65_536), "broke"),
+    "header": (endless(b"HTTP/1.1 200 OK\r\nX-Long: ", b"A" * 65_536), "broke"),
+    "headers": (endless(b"HTTP/1.1 200 OK\r\n", b"X-More: 1\r\n" * 4096), "broke"),
+    "trailers": (endless(CHUNKED + b"3\r\nabc\r\n0\r\n", b"X-More: 1\r\n" * 4096), "took too long"),
+    "interim responses": (endless(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 1000), "took too long"),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_an_endless_response_ends_in_little_time_and_memory(what: str) -> None:
+    script, outcome = ENDLESS[what]
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        with Loopback(ENDLESS[what]) as server:
+        with Loopback(script) as server:
             try:
                 reply = exchange(server.origin, total_s=QUICK_S)
                 ended_in = "too large" if reply.is_too_large else str(reply.cut_off)
@@ -313,38 +301,37 @@ def silent(connection: Connection) -> None:
         pass
 
 
-def test_a_server_that_does_not_shake_hands_has_received_nothing() -> None:
-    with Loopback(silent) as server:
+def closing(connection: Connection) -> None:
+    connection.socket.recv(1)
+
+
+def speaking_plainly(connection: Connection) -> None:
+    connection.send(http(b"abc"))
+    silent(connection)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [(silent, "accepted no connection in time"), (closing, ""), (speaking_plainly, "The secure connection to")],
+)
+def test_a_server_that_speaks_no_tls_has_received_nothing(script: Script, words: str) -> None:
+    with Loopback(script) as server:
         error = problem(server.origin.replace("http", "https"), wait_s=QUICK_S)
-    assert isinstance(error, TimedOut) and not error.sent
-    assert "accepted no connection in time" in str(error)
+    assert words in str(error) and not error.sent
 
 
-def test_a_certificate_that_nobody_vouches_for(tls: ssl.SSLContext) -> None:
+@pytest.mark.parametrize("bundle", ["", "/nowhere/ca.pem"])
+def test_without_a_certificate_that_somebody_vouches_for_nothing_is_sent(
+    bundle: str, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
     with Loopback(hanging, tls=tls) as server:
         error = problem(server.origin)
     assert "The secure connection to 127.0.0.1:" in str(error)
     assert (error.sent, error.is_transient, server.requests) == (False, False, [])
 
 
-def test_a_certificate_bundle_that_is_not_there(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
-    with Loopback(hanging, tls=tls) as server:
-        error = problem(server.origin)
-    assert "REQUESTS_CA_BUNDLE" in str(error) and not error.sent
-
-
-def closing(connection: Connection) -> None:
-    connection.socket.recv(1)
-
-
-@pytest.mark.parametrize("script", [answering(http(b"abc")), closing])
-def test_a_server_that_speaks_no_tls_has_received_nothing(script: Script) -> None:
-    with Loopback(script) as server:
-        assert not problem(server.origin.replace("http", "https"), wait_s=QUICK_S).sent
-
-
-@pytest.mark.parametrize("status", [200, 407, 502])
+@pytest.mark.parametrize("status", [200, 502])
 def test_a_proxy_answers_a_plain_request_itself(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with Loopback(answering(http(b"", status))) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.origin)
@@ -352,11 +339,19 @@ def test_a_proxy_answers_a_plain_request_itself(status: int, monkeypatch: pytest
     assert proxy.requests[0].startswith(b"GET http://example.invalid/v1 HTTP/1.1\r\n")
 
 
-@pytest.mark.parametrize(("scheme", "status"), [("http", None), ("https", None), ("https", 407), ("https", 502)])
-def test_a_proxy_that_does_not_let_it_through(scheme: str, status: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Loopback(answering(http(b"", status or 200))) as proxy:
-        port = proxy.port if status else free_port()
-        monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://user:pa55word@127.0.0.1:{port}")
+@pytest.mark.parametrize(
+    ("scheme", "proxy"),
+    [
+        ("http", "http://user:pa55word@127.0.0.1:{closed}"),
+        ("https", "http://user:pa55word@127.0.0.1:{closed}"),
+        ("https", "http://user:pa55word@127.0.0.1:{refusing}"),
+        ("https", "gopher://user:pa55word@127.0.0.1:9"),  # `requests` has no library for it
+    ],
+)
+def test_a_proxy_that_does_not_let_it_through(scheme: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Loopback(answering(http(b"", 407))) as refusing:
+        address = proxy.format(closed=free_port(), refusing=refusing.port)
+        monkeypatch.setenv(f"{scheme.upper()}_PROXY", address)
         error = problem(f"{scheme}://example.invalid/v1")
     assert "The network's proxy did not let the request through to example.invalid" in str(error)
     assert "pa55word" not in str(error)
@@ -367,12 +362,6 @@ def test_a_proxy_that_breaks_a_plain_request_may_have_passed_it_on(monkeypatch: 
     with Loopback(answering(b"")) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.origin)
         assert problem("http://example.invalid/v1", method="POST", billed=True).sent
-
-
-def test_a_proxy_without_the_library_for_it_is_a_fault_of_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "gopher://127.0.0.1:9")
-    error = problem("https://example.invalid/v1")
-    assert "HTTPS_PROXY" in str(error) and not error.sent
 
 
 def relaying(target: Loopback) -> Script:
