@@ -32,6 +32,7 @@ from .models import ImageRequest
 from .settings import ENV_FILE, Settings, SettingsError, fits_a_header, is_base_url
 
 OPENAI_URL = "https://api.openai.com/v1"
+AZURE_PATH = "/openai/v1"
 AZURE_DOMAINS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 
 HOW_TO_SET_A_KEY = (
@@ -172,8 +173,8 @@ def _key_backend(settings: Settings) -> Backend:
     is_azure = host.endswith(AZURE_DOMAINS)
     if is_openai or is_azure:
         _check_access(settings, base_url)
-    if settings.openai_api_version is not None and not is_openai:
-        is_azure = True  # the variable is Azure's own; whoever has it for another program may still use OpenAI here
+    if settings.openai_api_version is not None and base_url.endswith(AZURE_PATH):
+        is_azure = True  # at an address of one's own; by itself, the variable may be there for another program
     headers = _key_headers(settings, is_azure=is_azure)
     params = {"api-version": settings.openai_api_version or "preview"} if is_azure else {}
     return _backend(settings, base_url, headers, owner=repr(headers), params=params, hosted=is_openai or is_azure)

@@ -28,8 +28,6 @@ ADD_CREDITS = "Payment Required: Please add credits to your account to use this 
 # The only headers of an error that are kept: any other could repeat a key.
 USEFUL_HEADERS = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry")
 
-QUOTED_NAME = re.compile(r"""\s*(['"`])[^'"`]*\1""")
-
 
 class Charge(Enum):
     """Whether a failed call cost money, the worst case last; the value is the sentence that says so."""
@@ -198,17 +196,17 @@ class Case(Enum):
 class StatusCase:
     """One row: which responses it covers and what it tells the user.
 
-    A row covers the `statuses` it names (none: any status). Where it names `codes` or `words`, one of the codes must be
-    the response's code or type, or one of both must stand in its message (all in lower case). `account_says` is for a
-    Comfy.org account, where the frontend has a dialog for it, `keyless_says` for a request without a key. `when` fills
-    `{when}` in `says` unless the server said how long to wait.
+    A row covers the `statuses` it names (none: any status). Where it names `codes` or `patterns`, one of the codes must
+    be the response's code or type, or one of both must be found in its message (all in lower case). `account_says` is
+    for a Comfy.org account, where the frontend has a dialog for it, `keyless_says` for a request without a key. `when`
+    fills `{when}` in `says` unless the server said how long to wait.
     """
 
     case: Case
     says: str
     statuses: Collection[int] = ()
     codes: frozenset[str] = frozenset()
-    words: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
     is_transient: bool = False
     account_says: str = ""
     keyless_says: str = ""
@@ -225,8 +223,9 @@ class StatusCase:
 
     def covers_text(self, text: str) -> bool:
         """Whether these lower-case words of a server belong to the row."""
-        words = self.codes.union(self.words)
-        return not words or any(word in text for word in words)
+        if not self.codes and not self.patterns:
+            return True
+        return any(code in text for code in self.codes) or any(re.search(each, text) for each in self.patterns)
 
 
 _NO_SUCH_MODEL = (
@@ -249,14 +248,14 @@ STATUS_CASES: tuple[StatusCase, ...] = (
         "Your request was flagged by our content moderation system: the server refused this prompt or image. Change "
         "the wording or the image and run again.",
         codes=frozenset({"moderation_blocked", "content_policy_violation", "contentfilter", "content_filter"}),
-        words=("safety system",),
+        patterns=("safety system",),
     ),
     StatusCase(
         Case.QUOTA,
         "The account behind this key is out of credit. Add credit on the billing page of the account, or use another "
         "key in OPENAI_API_KEY.",
         codes=frozenset({"insufficient_quota"}),
-        words=("exceeded your current quota",),
+        patterns=("exceeded your current quota",),
         account_says=ADD_CREDITS,
     ),
     StatusCase(
@@ -264,7 +263,7 @@ STATUS_CASES: tuple[StatusCase, ...] = (
         "The account behind this key has reached its spending limit. Raise the limit on the billing page of the "
         "account.",
         codes=frozenset({"billing_hard_limit_reached"}),
-        words=("billing hard limit",),
+        patterns=("billing hard limit",),
         account_says=ADD_CREDITS,
     ),
     StatusCase(
@@ -275,20 +274,25 @@ STATUS_CASES: tuple[StatusCase, ...] = (
             {"model_not_found", "model_not_supported", "deploymentnotfound", "model_not_exist"}
             | {"key_model_access_denied", "team_model_access_denied", "model_access_denied"}
         ),
-        words=(
+        patterns=(
             "invalid model name",
             "unknown model",
             "model mismatch",
             "model field required",  # Xinference, as status 500
         ),
     ),
-    StatusCase(Case.MODEL, _NO_SUCH_MODEL, statuses=(400, 404, 410), words=("does not exist", "model not found")),
+    StatusCase(
+        Case.MODEL,
+        _NO_SUCH_MODEL,
+        statuses=(400, 404, 410),
+        patterns=("model.* does not exist", "model.* not found", "deployment.* does not exist"),
+    ),
     StatusCase(
         Case.VERIFICATION,
         "OpenAI wants the organization of this key to be verified before it may use this model. Verify it in the "
         "organization settings of the OpenAI account, or set DALLE2_MODEL to a model that needs no verification.",
         statuses=(403,),
-        words=("must be verified", "verify organization"),
+        patterns=("must be verified", "verify organization"),
     ),
     StatusCase(Case.KEY, _KEY_REFUSED, statuses=(401,), account_says=SIGN_IN, keyless_says=_KEY_WANTED),
     # LiteLLM without a database: it would look an unknown key up there.
@@ -343,10 +347,10 @@ STATUS_CASES: tuple[StatusCase, ...] = (
         _LOST,
         statuses=(500, 502, 503),
         codes=frozenset({"do_request_failed"}),
-        words=(
+        patterns=(
             "apiconnectionerror",
-            "litellm.timeout",
-            "timed out",
+            r"litellm\.timeout",
+            "(read|request|operation|connection) timed out",
             "request timeout",
             "deadline exceeded",
             "connection termination",
@@ -359,7 +363,7 @@ STATUS_CASES: tuple[StatusCase, ...] = (
         Case.LOST,
         _LOST,
         statuses=(408,),
-        words=("apiconnectionerror", "litellm.timeout", "upstream"),
+        patterns=("apiconnectionerror", r"litellm\.timeout", "upstream"),
         charge=Charge.MAYBE,
     ),
     StatusCase(
@@ -438,8 +442,7 @@ def matching_case(status: int, detail: ErrorDetail, rows: tuple[StatusCase, ...]
         if row.covers_code(detail) or (is_about_model and row.case is Case.MODEL):
             return row
     text = detail.message.lower()
-    unnamed = QUOTED_NAME.sub("", text)  # "model 'x' not found" is the same as "model not found"
-    return next(row for row in possible if row.covers_text(text) or row.covers_text(unnamed))
+    return next(row for row in possible if row.covers_text(text))
 
 
 @dataclass(frozen=True)

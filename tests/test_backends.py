@@ -83,6 +83,7 @@ def test_each_server_gets_its_own_login_and_no_other(
         ("https://openai.azure.com.example.org/v1", None, False),
         ("http://127.0.0.1:1/openai/v1", None, False),
         ("https://api.openai.com/v1", "2026-10-01", False),  # set for another program
+        ("http://127.0.0.1:1/v1", "2026-10-01", False),
     ],
 )
 def test_azure_is_known_by_its_host_or_its_version(base_url: str, version: str | None, is_azure: bool) -> None:

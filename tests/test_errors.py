@@ -52,6 +52,8 @@ def case_of(status: int, message: str = "", code: str = "", type: str = "") -> s
         ("MODEL", 500, " ".join(XINFERENCE.split()), "", ""),
         ("SERVER", 500, " ".join(XINFERENCE.replace("model\n", "prompt\n").split()), "", ""),
         ("SERVER", 503, "The upstream 'a' does not exist", "", ""),
+        ("REFUSED", 400, "Invalid image: the file does not exist", "", ""),
+        ("ROUTE", 404, "The requested path does not exist", "", ""),
         ("ROUTE", 404, "Invalid URL (POST /v1/images/edits)", "", ""),
         ("ROUTE", 405, "Method Not Allowed", "", ""),
         ("PROXY_LOGIN", 407, "", "", ""),
@@ -73,6 +75,7 @@ def case_of(status: int, message: str = "", code: str = "", type: str = "") -> s
         ("LOST", 503, "disconnect/reset before headers. reset reason: connection termination", "", ""),
         ("SERVER", 503, "disconnect/reset before headers. reset reason: connection failure", "", ""),
         ("SERVER", 500, "Invalid timeout parameter", "", ""),
+        ("SERVER", 500, "CUDA error: the launch timed out and was terminated", "", ""),
         ("BUSY", 408, "Request Timeout", "", ""),
         ("UNEXPECTED", 522, "", "", ""),
         # A code counts before words: those may be the user's.
@@ -102,7 +105,7 @@ def test_every_status_has_a_case() -> None:
 @pytest.mark.parametrize("login", [Login.KEY, Login.NONE])
 def test_a_message_says_remedy_charge_words_and_request(row: StatusCase, login: Login) -> None:
     status = min(row.statuses, default=599)
-    detail = ErrorDetail(message=f"Said: {' '.join([*row.codes, *row.words][:1])}")
+    detail = ErrorDetail(message=f"Said: {' '.join([*row.codes, *row.patterns][:1])}")
     error = StatusError(status, detail, headers={"X-Request-ID": "req_7"}, login=login)
     message = str(error)
     first, said, last = message.split("\n")
