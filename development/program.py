@@ -23,10 +23,6 @@ PROBE_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.02
 
 
-class ProgramFailed(Failed):
-    """A program did not start or ended by itself; the message ends with the last lines of its log."""
-
-
 class Program:
     """Runs within a `with` block, in `folder`, where its log is; messages call it `name`.
 
@@ -54,7 +50,7 @@ class Program:
     def start(self) -> None:
         """Start it and wait until it answers.
 
-        Raises ProgramFailed and TimeoutError, and leaves nothing running then.
+        Raises Failed and TimeoutError, with the last lines of its log, and leaves nothing running then.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("wb") as log:
@@ -89,12 +85,12 @@ class Program:
         return time.monotonic() - start_s
 
     def wait_until(self, done: Callable[[], bool], timeout_s: float, what: str) -> None:
-        """Wait until it has done `what`. Raises TimeoutError, and ProgramFailed when it ended instead."""
+        """Wait until it has done `what`. Raises TimeoutError, and Failed when it ended instead."""
         end_s = time.monotonic() + timeout_s
         while not done():
             if self.process.poll() is not None:
                 code = self.process.returncode
-                raise ProgramFailed(f"{self._name} ended with code {code} before it could {what}.\n{self._tail()}")
+                raise Failed(f"{self._name} ended with code {code} before it could {what}.\n{self._tail()}")
             if time.monotonic() > end_s:
                 raise TimeoutError(f"{self._name} did not {what} within {timeout_s:g} s.\n{self._tail()}")
             time.sleep(POLL_INTERVAL_S)

@@ -18,11 +18,10 @@ from typing import Any
 import psutil
 
 from development.comfyui import ComfyUI, problem
-from development.emulator import Emulator, Fault, RequestRecord
+from development.emulator import Emulator, Fault
 from development.workflows import Workflow, example_photo, inpainting, text_to_image
 
 PROBABILITY = 0.35  # of a request to fail
-CANCELLED = 0.15  # the part of the workflows whose first run is cancelled
 MAX_RUNS = 15  # of one workflow: with that many failures in a row, something else is wrong
 RUN_TIMEOUT_S = 60.0
 SETTLE_S = 15.0
@@ -67,8 +66,6 @@ class Soak:
         options: dict[str, Any] = {"n": n, "size": "256x256", "prefix": f"soak-{number}"}
         is_edit = self.chance.random() < 0.5
         graph = inpainting(prompt, self.photo, **options) if is_edit else text_to_image(prompt, **options)
-        if self.chance.random() < CANCELLED:
-            self.cancel(graph)
         self.emulator.fail_at_random(FAULTS, PROBABILITY, seed=self.chance.randrange(2**31))
         lost = 0
         for seed in range(1, MAX_RUNS + 1):
@@ -100,26 +97,9 @@ class Soak:
         self.delivered += delivered
         self.lost += lost
 
-    def cancel(self, graph: Workflow) -> None:
-        """Run a workflow and cancel it as soon as its call is out; the call goes well, and its answer is kept."""
-        prompt = graph["1"]["inputs"]["prompt"]
-        self.emulator.fail_at_random([], 0, 0)
-        self.emulator.delay_s = 0.2
-        prompt_id = self.comfyui.queue(graph)
-        self.comfyui.wait_until(lambda: bool(self.calls(prompt)), RUN_TIMEOUT_S, "call the API")
-        self.comfyui.interrupt()
-        assert problem(self.comfyui.wait(prompt_id, RUN_TIMEOUT_S)) == "interrupted"
-        self.outcomes["interrupted"] += 1
-        self.comfyui.wait_until(lambda: all(call.status for call in self.calls(prompt)), RUN_TIMEOUT_S, "end the call")
-        self.emulator.delay_s = 0.0
-
-    def calls(self, prompt: str) -> list[RequestRecord]:
-        """The requests that a workflow has made."""
-        return [request for request in self.emulator.posts if request.fields.get("prompt") == prompt]
-
     def paid_for(self, prompt: str) -> int:
         """How many pictures a workflow has cost so far."""
-        return sum(request.billed for request in self.calls(prompt))
+        return sum(request.billed for request in self.emulator.posts if request.fields.get("prompt") == prompt)
 
     def load(self) -> tuple[int, float]:
         """ComfyUI's threads and MiB of memory, once the calls in the background are over."""
@@ -146,7 +126,7 @@ def kind_of(entry: Mapping[str, Any], error: str) -> str:
 def check(folder: Path, count: int, seed: int) -> None:
     """Run `count` workflows, print what happened, and check the promises that are about all of them."""
     start_s = time.monotonic()
-    with Emulator(api_key=KEY, keep_files=False) as emulator:
+    with Emulator(api_key=KEY) as emulator:
         emulator.answer_size, emulator.result = (64, 64), "mixed"
         with ComfyUI(folder, env={**ENVIRONMENT, "OPENAI_BASE_URL": emulator.base_url}) as comfyui:
             made = Soak(comfyui, emulator, seed)

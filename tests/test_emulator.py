@@ -184,6 +184,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "n=2": {"n": 2},
     "unknown field": {"style": "vivid"},
     "no mask": {"mask": None},
+    "image[]": {"image": None, "image[]": png((64, 64), mode="RGBA")},
+    "image+image[]": {"image[]": png((64, 64), mode="RGBA")},
     "mask_image": {"mask": None, "mask_image": half_mask(64)},
     "mask other size": {"mask": half_mask(32)},
 }

@@ -19,10 +19,9 @@ import requests
 
 import dev
 from development import browser, demo, program
-from development.comfyui import ComfyUI, ComfyUINotFound, child_environment
+from development.comfyui import ComfyUI, child_environment
 from development.console import Failed, guarded
 from development.package import ROOT, copy_package, modules
-from development.program import ProgramFailed
 
 # Stands in for ComfyUI where only its process matters.
 SERVER = """
@@ -134,12 +133,12 @@ class TestComfyUI:
 
     def test_one_that_does_not_start_shows_its_log(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         main_py("print('no such disk')\nraise SystemExit(3)", tmp_path, monkeypatch)
-        with pytest.raises(ProgramFailed, match=r"ended with code 3.*\n.*no such disk"):
+        with pytest.raises(Failed, match=r"ended with code 3.*\n.*no such disk"):
             ComfyUI(tmp_path / "base", has_package=False).start()
 
     def test_a_path_without_comfyui_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
-        with pytest.raises(ComfyUINotFound, match=r"no main\.py"):
+        with pytest.raises(Failed, match=r"no main\.py"):
             ComfyUI(tmp_path / "base")
 
 

@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--delay", type=float, default=2.0, metavar="SECONDS", help="time of a call (%(default)s)")
     parser.add_argument("--fail", choices=faults, metavar="FAULT", help="what always goes wrong")
     options = parser.parse_args()
-    emulator = Emulator(options.server, port=options.port, delay_s=options.delay, keep_files=False)
+    emulator = Emulator(options.server, port=options.port, delay_s=options.delay)
     if options.fail:
         emulator.fail(Fault(options.fail, times=None))
     return guarded(lambda: serve(emulator))
@@ -44,6 +44,7 @@ def serve(emulator: Emulator) -> None:
         say("Ctrl-C stops it.")
         while True:
             time.sleep(0.5)  # a wait without an end would not let Windows deliver Ctrl-C
+            emulator.requests.clear()  # nobody looks at its log, and uploads are large
 
 
 if __name__ == "__main__":

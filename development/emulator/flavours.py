@@ -44,7 +44,8 @@ def fastapi_error(refusal: Refusal) -> dict[str, Any]:
 
 
 NEITHER = {"b64_json": None, "url": None}
-USAGE = {"usage": {"input_tokens": 10, "output_tokens": 200, "total_tokens": 210}}
+PARTS = {"image_tokens": 0, "text_tokens": 10}
+USAGE = {"usage": {"input_tokens": 10, "input_tokens_details": PARTS, "output_tokens": 200, "total_tokens": 210}}
 SGLANG_QUALITIES = "quality must be one of ['exact', 'lossless', 'high', 'extra-high'], got '{value}'"
 XINFERENCE_HAS_NOT = (
     "[address=127.0.0.1:9997, pid=1] Model not found in the model list, uid: {value}. Available model uids: {models}"

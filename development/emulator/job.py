@@ -11,6 +11,7 @@ from typing import Any
 from .wire import FilePart, Refusal, RequestRecord
 
 Size = tuple[int, int]
+IMAGE = ("image", "image[]")  # the fields in which clients send the image of an edit
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Flavour:
             prompt=str(fields.get("prompt")),
             n=int(fields.get("n", 1)),
             size=parse_size(fields.get("size")) or (1024, 1024),
-            image=request.find("image") if editing else None,
+            image=request.find(*IMAGE) if editing else None,
             mask=request.find(self.mask_field) if editing else None,
         )
 

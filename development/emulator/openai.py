@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from PIL import Image
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
-from .job import Flavour, parse_size, refuse
+from .job import IMAGE, Flavour, parse_size, refuse
 from .wire import FilePart, Refusal, RequestRecord
 
 # From the oldest to the newest.
@@ -78,9 +78,9 @@ def _check_size(model: str, size: str) -> None:
 
 
 def _check_files(request: RequestRecord) -> None:
-    if {part.field for part in request.files} != {"image", "mask"}:
+    if len(request.files) != 2 or not request.find(*IMAGE) or not request.find("mask"):
         raise Refusal(400, "The files of an edit are 'image' and 'mask'.", "image", "invalid_value")
-    image, mask = _opened(request.file("image")), _opened(request.file("mask"))
+    image, mask = _opened(request.file(*IMAGE)), _opened(request.file("mask"))
     if mask.format != "PNG" or mask.mode != "RGBA" or len(request.file("mask").data) >= MAX_MASK_BYTES:
         raise Refusal(400, "Invalid mask: it must be less than 4 MB, PNG and RGBA.", "mask", "invalid_mask_format")
     if mask.size != image.size:

@@ -8,7 +8,6 @@ import functools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -32,8 +31,8 @@ CREDITS = 1.27  # of Comfy.org, for a picture
 class Emulator(AppServer):
     """A development server on loopback that speaks the OpenAI Images API as `server`, a name of `FLAVOURS`.
 
-    Use it as a context manager. `models` names what it has, from the oldest to the newest; without `keep_files` the log
-    drops the bytes of uploads. Raises OSError when the port is taken.
+    Use it as a context manager. `models` names what it has, from the oldest to the newest. Raises OSError when the port
+    is taken.
 
     While it runs, these can be set, until `reset`:
     `delay_s`: seconds between a complete POST and its answer.
@@ -51,14 +50,12 @@ class Emulator(AppServer):
         api_key: str = "sk-emulated",
         delay_s: float = 0.0,
         models: Sequence[str] | None = None,
-        keep_files: bool = True,
     ) -> None:
         super().__init__(self._build, port)
         self.server = server
         self.api_key = api_key
         self._flavour = FLAVOURS[server]
         self._models = models
-        self._keep_files = keep_files
         self.requests: list[RequestRecord] = []  # in order of arrival
         self._faults = FaultQueue()
         self._pictures: dict[str, tuple[int, str, bytes]] = {}  # by their paths: index in the answer, media type, file
@@ -132,9 +129,6 @@ class Emulator(AppServer):
                 return await self._play(request, record, self._faults.take(route), flavour, work)
             except ConnectionError:
                 return web.Response()  # the client left, and nobody gets this
-            finally:
-                if not self._keep_files:
-                    record.files = tuple(replace(part, data=b"") for part in record.files)
 
         return handle
 

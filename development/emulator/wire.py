@@ -39,18 +39,18 @@ class RequestRecord:
     status: int | None = None
     billed: int = 0
 
-    def find(self, name: str | None) -> FilePart | None:
-        """Return the first file of that field name."""
+    def find(self, *names: str | None) -> FilePart | None:
+        """Return the first file in a field of one of these names."""
         for part in self.files:
-            if part.field == name:
+            if part.field in names:
                 return part
         return None
 
-    def file(self, name: str) -> FilePart:
-        """Return the first file of that field name. Raises KeyError when there is none."""
-        part = self.find(name)
+    def file(self, *names: str) -> FilePart:
+        """Return the first file in a field of one of these names. Raises KeyError when there is none."""
+        part = self.find(*names)
         if part is None:
-            raise KeyError(name)
+            raise KeyError(names)
         return part
 
 
