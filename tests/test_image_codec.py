@@ -200,7 +200,6 @@ NOT_IMAGES = {
     "unknown filter": png_of(2, 1, 8, 0, b"\7\0\0"),
     "PNG of 100000 x 100000": png_of(100_000, 100_000, 8, 2, b"\0"),
     "PNG of one row too many": png_of(4096, MAX_PIXELS // 4096 + 1, 8, 2, b"\0"),
-    "PNG a billion wide": png_of(2**31 - 1, 1, 8, 2, b"\0"),
     "JPEG of 65280 x 65280": JPEG.replace(b"\x00\x40\x00\x40\x03", b"\xff\x00\xff\x00\x03"),
     "WebP of 16000 x 16000": WEBP[:24] + (15_999).to_bytes(3, "little") * 2 + WEBP[30:],
     "PNG of empty chunks": png_of(1, 1, 8, 0, b"\0\7", chunk(b"teSt", b"") * (MIB_16 // 12)),
