@@ -195,6 +195,7 @@ NOT_IMAGES = {
     "TIFF": file_of(picture(4, 4, 3), "TIFF"),
     "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
     "header only": header(4, 4),
+    "no pixels": header(0, 0) + chunk(b"IEND", b""),
     "half of the pixels": png_of(4096, 4096, 8, 2, bytes(2**24)),
     "unknown depth": png_of(4, 4, 3, 2, b"\0"),
     "unknown filter": png_of(2, 1, 8, 0, b"\7\0\0"),
