@@ -35,9 +35,16 @@ async def run(runner: NodeRunner, call: Callable[[CallContext], Any], node_id: s
 def test_a_thread_that_cannot_be_started_is_an_error_and_leaves_nothing(
     runner: NodeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="new thread"):
+    async def look() -> None:
+        task = asyncio.create_task(run(runner, lambda context: 1))
+        await asyncio.sleep(0)
+        assert not task.done()  # with an error that comes before the first await, ComfyUI would publish every input
+        with pytest.raises(RuntimeError, match="new thread"):
+            await task
+
+    with monkeypatch.context() as patch:
         refuse_threads(patch)
-        asyncio.run(run(runner, lambda context: 1))
+        asyncio.run(look())
     assert asyncio.run(run(runner, lambda context: context.group.step())) == (1, 1)  # a group of its own
 
 

@@ -76,20 +76,21 @@ def test_the_file_is_private_and_outside_of_the_package(files: SettingsFiles) ->
     assert ROOT not in (files.editor.parents)
 
 
-@pytest.mark.parametrize("address", ["https://other.example/v1", ""])
-def test_a_changed_address_drops_the_stored_key(files: SettingsFiles, address: str) -> None:
+@pytest.mark.parametrize(
+    ("body", "is_kept"),
+    [
+        ({"openai_base_url": "https://other.example/v1"}, False),
+        ({"openai_base_url": ""}, False),
+        ({"openai_base_url": "https://example.com/v1/"}, True),
+        ({"dalle2_quality": "high"}, True),
+    ],
+)
+def test_only_a_changed_address_drops_the_stored_key(files: SettingsFiles, body: object, is_kept: bool) -> None:
     change(files, {"openai_api_key": KEY, "openai_base_url": "https://example.com/v1"})
-    answer = change(files, {"openai_base_url": address})
-    assert not fields(answer)["openai_api_key"]["is_set"]
-    assert answer[1]["notice"] == editor.KEY_DROPPED
-    assert "openai_api_key" not in stored(files)
-
-
-def test_the_same_address_and_other_settings_keep_the_key(files: SettingsFiles) -> None:
-    change(files, {"openai_api_key": KEY, "openai_base_url": "https://example.com/v1"})
-    for body in ({"openai_base_url": "https://example.com/v1/"}, {"dalle2_quality": "high"}, {"dalle2_model": "x"}):
-        assert fields(change(files, body))["openai_api_key"]["is_set"]
-    assert stored(files)["openai_api_key"] == KEY
+    answer = change(files, body)
+    assert fields(answer)["openai_api_key"]["is_set"] == is_kept
+    assert answer[1]["notice"] == ("" if is_kept else editor.KEY_DROPPED)
+    assert stored(files).get("openai_api_key") == (KEY if is_kept else None)
 
 
 def test_a_key_without_its_address_is_refused(files: SettingsFiles) -> None:
@@ -117,7 +118,6 @@ ATTACKS: dict[str, tuple[dict[str, Any], int]] = {
     "a proxy on this computer": ({"x_forwarded_for": "203.0.113.7"}, 403),
     "no host": ({"host": None, "origin": "http://"}, 403),
     "a form's text": ({"content_type": "text/plain"}, 415),
-    "a form": ({"content_type": "application/x-www-form-urlencoded"}, 415),
     "no content type": ({"content_type": None}, 415),
 }
 
@@ -148,18 +148,15 @@ def test_this_computer_can_change_settings_by_any_of_its_names(files: SettingsFi
 
 
 MALFORMED = {
-    "nothing": b"",
     "half an object": b'{"openai_api_key"',
     "a list": b"[]",
     "a number": b'{"dalle2_model": 7}',
     "null": b'{"dalle2_model": null}',
     "not UTF-8": b'{"dalle2_model": "\xff"}',
-    "too deep": b"[" * 100_000,
+    "too long": b'{"dalle2_model": "%b"}' % (b"x" * editor.MAX_BODY_BYTES),
     "an unknown name": b'{"openai_org_id": "org"}',
     "a limit of time": b'{"dalle2_read_timeout_s": "1"}',
     "a backend that is none": b'{"dalle2_backend": "azure"}',
-    "a quality that is none": b'{"dalle2_quality": "best"}',
-    "an address that is none": b'{"openai_base_url": "example.com"}',
     "an address with a password": b'{"openai_base_url": "https://me:secret@example.com/v1"}',
     "a key of two lines": b'{"openai_api_key": "sk-a\\nHost: evil", "openai_base_url": ""}',
 }
@@ -172,10 +169,6 @@ def test_what_cannot_be_a_setting_is_refused_and_not_repeated(files: SettingsFil
     assert status in (400, 413) and content["error"]
     assert "secret" not in content["error"] and "evil" not in content["error"]
     assert stored(files) == {"dalle2_quality": "high"}
-
-
-def test_a_body_without_end_is_refused(files: SettingsFiles) -> None:
-    assert change(files, {"dalle2_model": "x" * editor.MAX_BODY_BYTES})[0] == 413
 
 
 def test_what_the_environment_sets_is_shown_as_fixed(files: SettingsFiles, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,20 +101,18 @@ def test_colour_under_transparency_does_not_bleed_when_scaled() -> None:
 @pytest.mark.parametrize(
     ("height", "width", "side_px", "expected"),
     [
-        (1024, 1024, 1024, (1024, 1024)),
         (1080, 1920, 1024, (576, 1024)),
         (1920, 1080, 512, (512, 288)),
         (100, 101, 256, (253, 256)),
-        (33, 17, 1024, (1024, 528)),
         (4000, 250, 256, (256, 16)),
     ],
 )
-@pytest.mark.parametrize("painted", [(1024, 1024), (1536, 1024), (300, 500)])
 def test_the_result_has_the_originals_shape_with_its_long_side_as_asked(
-    height: int, width: int, side_px: int, expected: tuple[int, int], painted: tuple[int, int]
+    height: int, width: int, side_px: int, expected: tuple[int, int]
 ) -> None:
     edit = only(torch.zeros(1, height, width, 3), torch.ones(1, height, width), side_px)
-    assert edit.restore(Image.new("RGB", painted)).shape == (1, *expected, 3)
+    for painted in ((1024, 1024), (1536, 1024), (300, 500)):
+        assert edit.restore(Image.new("RGB", painted)).shape == (1, *expected, 3)
 
 
 def waves(height: int, width: int) -> NDArray[np.float64]:
@@ -241,7 +239,6 @@ REFUSED: dict[str, tuple[Any, Tensor | None, str]] = {
     "no mask": (IMAGE, None, NEEDS_BOTH),
     "no image": (None, MASK, NEEDS_BOTH),
     "an empty mask as LoadImage gives it": (IMAGE, torch.zeros(1, 64, 64), EMPTY),
-    "an empty mask": (IMAGE, MASK * 0, EMPTY),
     "a negative mask": (IMAGE, -MASK, EMPTY),
     "a mask that no file of 8 bits would show": (IMAGE, MASK * 0.99 / 510, EMPTY),
     "one empty mask of two": (torch.zeros(2, 32, 32, 3), torch.eye(2)[0].reshape(2, 1, 1).expand(2, 32, 32), EMPTY),
@@ -260,7 +257,6 @@ REFUSED: dict[str, tuple[Any, Tensor | None, str]] = {
     "an image without channels": (torch.zeros(100, 80), MASK, r"\[100, 80\]"),
     "a mask with channels": (IMAGE, torch.ones(1, 100, 80, 1), r"\[1, 100, 80, 1\]"),
     "a dictionary": ({"samples": IMAGE}, MASK, r"a dict; it must be a tensor"),
-    "two channels": (torch.zeros(1, 100, 80, 2), MASK, r"3 or 4 channels.*\[100, 80, 2\]"),
     "five channels": (torch.zeros(1, 100, 80, 5), MASK, r"3 or 4 channels.*\[100, 80, 5\]"),
     "an image of bytes": (IMAGE.to(torch.uint8), MASK, "torch.uint8"),
     "a mask of truths": (IMAGE, MASK.to(torch.bool), "torch.bool"),

@@ -125,17 +125,6 @@ def test_every_server_edits_with_the_same_mask(name: str, node: Node, server: Op
     assert sent.getchannel("A").getextrema() == ((0, 255) if SERVERS[name].transparent else (255, 255))
 
 
-@pytest.mark.parametrize(
-    ("result", "kind"), [("b64", "PNG"), ("url", "WEBP"), ("relative_url", "JPEG"), ("mixed", "PNG")]
-)
-def test_images_come_inline_or_by_address_and_in_any_format(result: str, kind: str, node: Node, server: Open) -> None:
-    emulator = server("sglang")
-    emulator.result, emulator.picture_format = result, kind
-    assert node.draw(n=2).shape == (2, 256, 256, 3)
-    fetched = [request.path for request in emulator.requests if "/pictures/" in request.path]
-    assert len(fetched) == {"b64": 0, "mixed": 1}.get(result, 2)
-
-
 @pytest.mark.parametrize("name", ["openai", "azure", "litellm", "vllm", "xinference"])
 def test_a_chosen_model_that_is_missing_is_never_replaced(name: str, node: Node) -> None:
     with Emulator(name, api_key=KEY, models=["flux"]) as emulator:
