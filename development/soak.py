@@ -18,10 +18,11 @@ from typing import Any
 import psutil
 
 from development.comfyui import ComfyUI, problem
-from development.emulator import Emulator, Fault
+from development.emulator import Emulator, Fault, RequestRecord
 from development.workflows import Workflow, example_photo, inpainting, text_to_image
 
 PROBABILITY = 0.35  # of a request to fail
+CANCELLED = 0.15  # the part of the workflows whose first run is cancelled
 MAX_RUNS = 15  # of one workflow: with that many failures in a row, something else is wrong
 RUN_TIMEOUT_S = 60.0
 SETTLE_S = 15.0
@@ -66,6 +67,8 @@ class Soak:
         options: dict[str, Any] = {"n": n, "size": "256x256", "prefix": f"soak-{number}"}
         is_edit = self.chance.random() < 0.5
         graph = inpainting(prompt, self.photo, **options) if is_edit else text_to_image(prompt, **options)
+        if self.chance.random() < CANCELLED:
+            self.cancel(graph)
         self.emulator.fail_at_random(FAULTS, PROBABILITY, seed=self.chance.randrange(2**31))
         lost = 0
         for seed in range(1, MAX_RUNS + 1):
@@ -97,9 +100,26 @@ class Soak:
         self.delivered += delivered
         self.lost += lost
 
+    def cancel(self, graph: Workflow) -> None:
+        """Run a workflow and cancel it as soon as its call is out; the call goes well, and its answer is kept."""
+        prompt = graph["1"]["inputs"]["prompt"]
+        self.emulator.fail_at_random([], 0, 0)
+        self.emulator.delay_s = 0.2
+        prompt_id = self.comfyui.queue(graph)
+        self.comfyui.wait_until(lambda: bool(self.calls(prompt)), RUN_TIMEOUT_S, "call the API")
+        self.comfyui.interrupt()
+        assert problem(self.comfyui.wait(prompt_id, RUN_TIMEOUT_S)) == "interrupted"
+        self.outcomes["interrupted"] += 1
+        self.comfyui.wait_until(lambda: all(call.status for call in self.calls(prompt)), RUN_TIMEOUT_S, "end the call")
+        self.emulator.delay_s = 0.0
+
+    def calls(self, prompt: str) -> list[RequestRecord]:
+        """The requests that a workflow has made."""
+        return [request for request in self.emulator.posts if request.fields.get("prompt") == prompt]
+
     def paid_for(self, prompt: str) -> int:
         """How many pictures a workflow has cost so far."""
-        return sum(request.billed for request in self.emulator.posts if request.fields.get("prompt") == prompt)
+        return sum(request.billed for request in self.calls(prompt))
 
     def load(self) -> tuple[int, float]:
         """ComfyUI's threads and MiB of memory, once the calls in the background are over."""
