@@ -47,6 +47,21 @@ class Result:
     lacks_quality: bool
 
 
+@dataclass(eq=False)
+class _Task:
+    """A job while its call runs: the name and the entry of its answer in the cache, and the error that it ended in."""
+
+    job: Job
+    key: str
+    entry: CachedAnswer | None
+    error: BaseException | None = None
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the API has answered, in this run or an earlier one."""
+        return self.entry is not None and self.entry.answer is not None
+
+
 @dataclass(frozen=True)
 class Generator:
     """All that one call needs: the client and its backend, what is remembered, and the call itself."""
@@ -65,26 +80,24 @@ class Generator:
         self.call.group.expect(sum(job.asked.n for job in jobs))
         keys = map_threads(self._cache_key, jobs, limit=MAX_ASKED_AT_ONCE)
         # Every kept answer is taken before a new one is asked for, which could push it out of the cache.
-        entries = [self._paid_answer(key) for key in keys]
-        errors: dict[int, BaseException] = {}
+        tasks = [_Task(job, key, self._paid_answer(key)) for job, key in zip(jobs, keys, strict=True)]
 
-        def run_one(index: int) -> Result | None:
-            entry = entries[index]
-            if entry is None:
-                if errors:
-                    return None  # and no error: by its index it could come before the one that tells what failed
-                entry = entries[index] = self._reserved(keys[index])
+        def run_task(task: _Task) -> Result | None:
+            if task.entry is None:
+                if any(each.error for each in tasks):
+                    return None  # and no error: by its place it could come before the one that tells what failed
+                task.entry = self._reserved(task.key)
             try:
-                return self._run_one(jobs[index], entry)
+                return self._run_one(task.job, task.entry)
             except BaseException as err:
-                errors[index] = err
+                task.error = err
                 self._log_if_nobody_waits(err)
                 raise
 
         try:
-            results = map_threads(run_one, range(len(jobs)), limit=MAX_ASKED_AT_ONCE)
+            results = map_threads(run_task, tasks, limit=MAX_ASKED_AT_ONCE)
         except ImagesApiError as err:
-            _add_note_on_others(err, errors, entries)
+            _add_note_on_others(err, tasks)
             raise
         if self.call.cancelled.is_set():
             raise CallCancelled("Cancelled after the images had arrived.", charge=Charge.PAID_BEFORE)
@@ -179,10 +192,11 @@ class Generator:
         """Raise if another run could still get the missing images; otherwise let the rest be delivered."""
         problem = problems[min(problems)]
         missing, count = len(problems), len(pictures)
-        all_may_pass = missing == count and _any_is_transient(problems)
-        if not all_may_pass:
+        is_offline = missing == count and any(map(_is_transient, problems.values()))
+        if not is_offline:
             entry.failed_runs += 1
-        if all_may_pass or _is_worth_another_run(entry, pictures, problems):
+        can_change = any(_can_change(pictures[index], each) for index, each in problems.items())
+        if is_offline or (can_change and entry.failed_runs <= MAX_FAILED_RUNS):
             raise UnusableAnswer(
                 f"{problem}\nNot fetched yet: {missing} of {count}. Your paid answer is kept for an hour: run again, "
                 "and only what is missing is fetched. Nothing is charged a second time.",
@@ -208,53 +222,38 @@ class Generator:
             log.warning("A cancelled call has ended without images: %s", err)
 
 
-def _any_is_transient(problems: Mapping[int, Exception]) -> bool:
-    """Whether one of these may pass by itself: no connection, a busy host."""
-    return any(isinstance(problem, ImagesApiError) and problem.is_transient for problem in problems.values())
+def _is_transient(problem: Exception) -> bool:
+    """Whether it may pass by itself: no connection, a busy host."""
+    return isinstance(problem, ImagesApiError) and problem.is_transient
 
 
-def _is_worth_another_run(entry: CachedAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]) -> bool:
-    """Whether to try again for the missing images, rather than deliver the rest.
+def _can_change(picture: Picture, problem: Exception) -> bool:
+    """Whether another run could get the image.
 
-    There are at most `MAX_FAILED_RUNS` more runs, and none for a problem that cannot change.
+    These are the same in every run: an image in the answer itself, a URL that is no good, too many redirects, a file
+    that is too large.
     """
-    may_change = False
-    for index, problem in problems.items():
-        # The same in every run: a URL that is no good, too many redirects, a file that is too large.
-        is_final = isinstance(problem, UnusableAnswer) and not isinstance(problem, PrivateAddress)
-        if not pictures[index].b64_json and not is_final:
-            may_change = True
-    return may_change and entry.failed_runs <= MAX_FAILED_RUNS
+    is_final = isinstance(problem, UnusableAnswer) and not isinstance(problem, PrivateAddress)
+    return not picture.b64_json and not is_final
 
 
-def _add_note_on_others(
-    error: ImagesApiError, errors: Mapping[int, BaseException], entries: Sequence[CachedAnswer | None]
-) -> None:
+def _add_note_on_others(error: ImagesApiError, tasks: Sequence[_Task]) -> None:
     """Complete the error of one image with what became of the other images of its batch."""
-    index = min(errors)
-    kept = _kept_beside(index, entries)
+    failed = next(task for task in tasks if task.error is not None)
+    kept = sum(task.has_answer for task in tasks if task is not failed)
     was_paid = kept > 0 or error.charge is Charge.PAID_BEFORE
-    error.charge = _worst_charge(errors.values())
+    error.charge = _worst_charge(task.error for task in tasks)
     if error.charge is Charge.NO and was_paid:  # its sentence, "Nothing was charged.", would be untrue
         error.charge = Charge.PAID_BEFORE
     if kept:
         kept_others = "1 other is" if kept == 1 else f"{kept} others are"
         error.note += (
-            f" This is about image {index + 1} of {len(entries)}; {kept_others} paid for and kept for an hour, and not "
-            "charged again if nothing is changed for them."
+            f" This is about image {tasks.index(failed) + 1} of {len(tasks)}; {kept_others} paid for and kept for an "
+            "hour, and not charged again if nothing is changed for them."
         )
 
 
-def _kept_beside(index: int, entries: Sequence[CachedAnswer | None]) -> int:
-    """How many answers are kept, without that of the failed image itself."""
-    kept = 0
-    for place, entry in enumerate(entries):
-        if place != index and entry is not None and entry.answer is not None:
-            kept += 1
-    return kept
-
-
-def _worst_charge(errors: Iterable[BaseException]) -> Charge:
+def _worst_charge(errors: Iterable[BaseException | None]) -> Charge:
     worst = next(iter(Charge))  # they are in order, the worst last
     for error in errors:
         if isinstance(error, ImagesApiError):
