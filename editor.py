@@ -191,21 +191,27 @@ def _fields(files: SettingsFiles) -> dict[str, dict[str, Any]]:
 
 def _field(name: str, sources: list[tuple[str, Values]]) -> dict[str, Any]:
     """One setting as the page shows it: its value, where that came from, and whether the page may change it."""
-    came_from, value = "", None
-    is_fixed = False
-    for source, found in reversed(sources):  # the one that counts comes last
-        if name in found:
-            came_from, value = source, found[name]
-        if source != "editor":
-            together = KEY_AND_ADDRESS if name in KEY_AND_ADDRESS else (name,)
-            is_fixed = is_fixed or not found.keys().isdisjoint(together)
-    field = {"source": came_from, "fixed": is_fixed}
+    source, value = _origin(name, sources)
+    field = {"source": source, "fixed": _is_fixed(name, sources)}
     if name == KEY:
         return {**field, "is_set": value is not None}
     shown = str(value or Settings.model_fields[name].default or "")
     if name == ADDRESS and not is_base_url(shown):
         shown = ""  # somebody may have put a login into an address, which is refused, and not shown either
     return {**field, "value": shown}
+
+
+def _origin(name: str, sources: list[tuple[str, Values]]) -> tuple[str, Any]:
+    for source, found in sources:  # the one that takes precedence comes first
+        if name in found:
+            return source, found[name]
+    return "", None
+
+
+def _is_fixed(name: str, sources: list[tuple[str, Values]]) -> bool:
+    """Whether the environment or `.env` sets it, or of key and address the other one."""
+    together = KEY_AND_ADDRESS if name in KEY_AND_ADDRESS else (name,)
+    return any(source != "editor" and not found.keys().isdisjoint(together) for source, found in sources)
 
 
 def _prices(settings: Settings) -> dict[str, dict[str, float]]:
@@ -238,7 +244,7 @@ def _changes(body: bytes) -> dict[str, str]:
 def _raise_for_fixed(values: Values, files: SettingsFiles) -> None:
     sources = settings_by_source(SettingsFiles(files.env))
     for name in values:
-        if _field(name, sources)["fixed"]:
+        if _is_fixed(name, sources):
             raise SettingsError(
                 f"{name.upper()} cannot be changed here: the environment or the file .env takes precedence."
             )
