@@ -20,7 +20,6 @@ import platform
 import re
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +29,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import psutil
 from aiohttp import web
 from PIL import Image
 
@@ -151,23 +149,6 @@ def queue_s(comfyui: ComfyUI, px: int) -> float:
     return seconds(comfyui, [graph(px) for _ in range(QUEUE)])
 
 
-def peak_mib(comfyui: ComfyUI) -> float:
-    """What the process takes during a large edit, beyond what it holds before."""
-    process = psutil.Process(comfyui.process.pid)
-    seen, is_over = [process.memory_info().rss], threading.Event()
-
-    def watch() -> None:
-        while not is_over.wait(0.002):
-            seen.append(process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    run_s(comfyui, photo_px=LARGE_EDIT_PX)
-    is_over.set()
-    watcher.join()
-    return (max(seen) - seen[0]) / MIB
-
-
 class Bench:
     """ComfyUI with its own node, ComfyUI with this package, and the server. Each measure is taken so many times."""
 
@@ -192,7 +173,7 @@ class Bench:
         comfyui.interrupt()
         return max(stamps_ms(comfyui.wait(prompt_id, RUN_TIMEOUT_S))) / 1000 - cancelled_s
 
-    def rows_of_times(self) -> Iterator[str]:
+    def rows(self) -> Iterator[str]:
         """What users wait for."""
         self.server.delay_s = API_S
         yield self.row("time added to the API's own, one picture of 1024²", added_s)
@@ -209,38 +190,26 @@ class Bench:
         self.server.delay_s, self.server.with_urls = CANCELLED_API_S, False
         yield self.row("from Cancel to the end of a run that waits for the API", self.cancel_s)
 
-    def row_of_memory(self) -> str:
-        what = f"memory that an edit of {LARGE_EDIT_PX}² takes at the most beyond its input"
-        return self.row(what, peak_mib, unit="MiB")
-
-    def row(self, what: str, measure: Callable[[ComfyUI], float], *, unit: str = "ms") -> str:
+    def row(self, what: str, measure: Callable[[ComfyUI], float]) -> str:
         """The row of a measure, for which both take turns; each is measured once before, which does not count."""
         pairs = [(measure(self.theirs), measure(self.ours)) for _ in range(1 + self.rounds)][1:]
-        left, right = (median(values) * (1000 if unit == "ms" else 1) for values in zip(*pairs, strict=True))
+        left, right = (1000 * median(values) for values in zip(*pairs, strict=True))
         ratio = median(b / a for a, b in pairs)
-        return f"| {what} | {left:,.0f} {unit} | {right:,.0f} {unit} | {ratio:.2f} |"
+        return f"| {what} | {left:,.0f} ms | {right:,.0f} ms | {ratio:.2f} |"
 
 
 @contextmanager
-def both_sides(folder: Path, rounds: int, **env: str) -> Iterator[Bench]:
+def both_sides(folder: Path, rounds: int) -> Iterator[Bench]:
     """A bench, whose ComfyUIs have the photos."""
     with (
         Server() as server,
-        ComfyUI(folder / "theirs", env=env, args=["--comfy-api-base", server.origin], has_package=False) as theirs,
-        ComfyUI(folder / "ours", env=env) as ours,
+        ComfyUI(folder / "theirs", args=["--comfy-api-base", server.origin], has_package=False) as theirs,
+        ComfyUI(folder / "ours") as ours,
     ):
         for comfyui in (theirs, ours):
             for px in (EDIT_PX, LARGE_EDIT_PX):
                 comfyui.upload(f"{px}.png", photo(px))
         yield Bench(theirs, ours, server, rounds)
-
-
-def all_rows(folder: Path, rounds: int) -> Iterator[str]:
-    with both_sides(folder / "times", rounds) as bench:
-        yield from bench.rows_of_times()
-    # Here, freed memory goes back at once, so that a peak does not hide in what was held already.
-    with both_sides(folder / "memory", rounds, MALLOC_MMAP_THRESHOLD_="65536") as bench:
-        yield bench.row_of_memory()
 
 
 def machine() -> str:
@@ -256,8 +225,11 @@ def measure(rounds: int, *, write: bool) -> None:
     """Measure, print the table, and write it to the page if that is wanted."""
     lines = [f"{machine()}\n", TITLES]
     say("\n".join(lines))
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        for row in all_rows(Path(folder), rounds):
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        both_sides(Path(folder), rounds) as bench,
+    ):
+        for row in bench.rows():
             say(row)
             lines.append(row)
     if write:

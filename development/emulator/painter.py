@@ -32,7 +32,7 @@ NIGHTS: tuple[Palette, ...] = (
     ((22, 16, 52), (104, 70, 138), (250, 232, 236), (82, 56, 116), (16, 10, 34)),
     ((4, 24, 36), (38, 108, 116), (236, 248, 240), (28, 82, 92), (4, 18, 26)),
 )
-CARD, INK = (14, 18, 28, 176), (255, 255, 255)
+CARD, INK, WARM = (14, 18, 28, 176), (255, 255, 255), (255, 190, 90)
 MIN_CARD_AREA: Size = (96, 48)  # in less than that, a caption hides the picture and cannot be read
 
 
@@ -135,8 +135,5 @@ def add_caption(picture: Image.Image, prompt: str, note: str, area: tuple[int, i
 
 
 def redrawn(picture: Image.Image) -> Image.Image:
-    """Return a picture as a model of today hands back what it was to keep: a little warmer, and a little larger."""
-    part = (0, 0, picture.width * 0.995, picture.height * 0.995)
-    red, green, blue = picture.resize(picture.size, Image.Resampling.BILINEAR, part).split()
-    warmer = red.point([min(255, round(value * 0.94 + 14)) for value in range(256)])
-    return Image.merge("RGB", (warmer, green, blue.point([round(value * 0.9) for value in range(256)])))
+    """Return a picture as a model of today hands back what it was to keep: a little warmer."""
+    return Image.blend(picture, Image.new("RGB", picture.size, WARM), 0.1)
