@@ -18,8 +18,10 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +31,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
 from aiohttp import web
 from PIL import Image
 
@@ -40,15 +43,25 @@ from development.workflows import Workflow, example_photo
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARKER = "<!-- table -->"  # what is below it is replaced
-TITLES = "| what | ComfyUI's own node | this package | ratio |\n|---|---|---|---|"
+TITLES = "| what | ComfyUI's own node, or as said | this package | ratio |\n|---|---|---|---|"
 BASE_PATH = "/proxy/openai"
 RUN_TIMEOUT_S = 600.0
 API_S = 0.3  # what the API takes for an answer, where the time that the node adds is measured
+SLOW_API_S = 2.0  # the same, where several calls run at the same time
 CANCELLED_API_S = 5.0
 SLOW_URL_S = 0.3
 QUEUE = 100
 EDIT_PX, LARGE_EDIT_PX = 1024, 4096
 MIB = 2**20
+# What ComfyUI has loaded already is loaded before.
+IMPORT = """
+import time, torch, numpy, PIL.Image, pydantic, pydantic_settings, requests
+from development.package import load_package
+start_s = time.perf_counter()
+load_package()
+print(1000 * (time.perf_counter() - start_s))
+"""
+Measure = Callable[[], float]
 _numbers = itertools.count(1)
 
 
@@ -106,16 +119,17 @@ class Server(AppServer):
         return web.Response(body=content, content_type="image/png")
 
 
-def graph(px: int = 1024, *, n: int = 1, photo_px: int = 0) -> Workflow:
-    """The node, and one behind it that takes the pictures; with a photo and its mask as input."""
-    number = next(_numbers)  # no two graphs are alike, or an answer to one could be used for another
-    inputs: dict[str, Any] = {"prompt": f"harbour {number}", "seed": number, "size": f"{px}x{px}", "n": n}
-    made: Workflow = {
-        "draw": {"class_type": "OpenAIDalle2", "inputs": inputs},
-        "take": {"class_type": "PreviewAny", "inputs": {"source": ["draw", 0]}},
-    }
+def graph(px: int = 1024, *, n: int = 1, nodes: int = 1, photo_px: int = 0) -> Workflow:
+    """`nodes` times the node, each with one behind it that takes the pictures; with a photo and its mask as input."""
+    made: Workflow = {}
+    for place in range(nodes):
+        number = next(_numbers)  # no two graphs are alike, or an answer to one could be used for another
+        inputs: dict[str, Any] = {"prompt": f"harbour {number}", "seed": number, "size": f"{px}x{px}", "n": n}
+        if photo_px:
+            inputs |= {"image": ["photo", 0], "mask": ["photo", 1]}
+        made[f"draw{place}"] = {"class_type": "OpenAIDalle2", "inputs": inputs}
+        made[f"take{place}"] = {"class_type": "PreviewAny", "inputs": {"source": [f"draw{place}", 0]}}
     if photo_px:
-        inputs |= {"image": ["photo", 0], "mask": ["photo", 1]}
         # It stays in ComfyUI's cache: only the first run loads it.
         made["photo"] = {"class_type": "LoadImage", "inputs": {"image": f"{photo_px}.png"}}
     return made
@@ -136,24 +150,41 @@ def stamps_ms(entry: dict[str, Any]) -> list[int]:
     return [details["timestamp"] for _, details in entry["status"]["messages"]]
 
 
-def run_s(comfyui: ComfyUI, *, n: int = 1, photo_px: int = 0) -> float:
-    return seconds(comfyui, [graph(n=n, photo_px=photo_px)])
+def run_s(comfyui: ComfyUI, *, nodes: int = 1, n: int = 1) -> float:
+    return seconds(comfyui, [graph(nodes=nodes, n=n)])
 
 
-def added_s(comfyui: ComfyUI, *, n: int = 1, photo_px: int = 0) -> float:
-    """What a node takes beyond the API's own time."""
-    return run_s(comfyui, n=n, photo_px=photo_px) - API_S
+def added_s(comfyui: ComfyUI, px: int = 1024, *, n: int = 1, photo_px: int = 0) -> float:
+    """What one node takes beyond the API's own time."""
+    return seconds(comfyui, [graph(px, n=n, photo_px=photo_px)]) - API_S
 
 
 def queue_s(comfyui: ComfyUI, px: int) -> float:
     return seconds(comfyui, [graph(px) for _ in range(QUEUE)])
 
 
-class Bench:
-    """ComfyUI with its own node, ComfyUI with this package, and the server. Each measure is taken so many times."""
+def peak_mib(comfyui: ComfyUI) -> float:
+    """What the process takes during a large edit, beyond what it holds before."""
+    process = psutil.Process(comfyui.process.pid)
+    seen, is_over = [process.memory_info().rss], threading.Event()
 
-    def __init__(self, theirs: ComfyUI, ours: ComfyUI, server: Server, rounds: int) -> None:
-        self.theirs, self.ours, self.server, self.rounds = theirs, ours, server, rounds
+    def watch() -> None:
+        while not is_over.wait(0.002):
+            seen.append(process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    seconds(comfyui, [graph(photo_px=LARGE_EDIT_PX)])
+    is_over.set()
+    watcher.join()
+    return (max(seen) - seen[0]) / MIB
+
+
+class Bench:
+    """ComfyUI with its own node, ComfyUI with this package, and the server. `effort` 1 stands for the usual rounds."""
+
+    def __init__(self, theirs: ComfyUI, ours: ComfyUI, server: Server, effort: float) -> None:
+        self.theirs, self.ours, self.server, self.effort = theirs, ours, server, effort
         self.use_model("gpt-image-2")
 
     def use_model(self, model: str) -> None:
@@ -173,43 +204,74 @@ class Bench:
         comfyui.interrupt()
         return max(stamps_ms(comfyui.wait(prompt_id, RUN_TIMEOUT_S))) / 1000 - cancelled_s
 
-    def rows(self) -> Iterator[str]:
+    def rows_of_times(self) -> Iterator[str]:
         """What users wait for."""
         self.server.delay_s = API_S
-        yield self.row("time added to the API's own, one picture of 1024²", added_s)
-        yield self.row("the same, 8 pictures in one answer", partial(added_s, n=8))
+        for px in (256, 512):
+            what = f"an answer of 1024² delivered at {px}², beyond the API's time"
+            yield self.row(what, 25, partial(added_s, self.ours), partial(added_s, self.ours, px), base="at 1024²: ")
+        yield self.both("time added to the API's own, one picture of 1024²", 25, added_s)
+        yield self.both("the same, 8 pictures in one answer", 9, partial(added_s, n=8))
         for px in (EDIT_PX, LARGE_EDIT_PX):
-            yield self.row(f"an edit of {px}², all but the API's time", partial(added_s, photo_px=px))
+            yield self.both(f"an edit of {px}², all but the API's time", 11, partial(added_s, photo_px=px))
         self.server.delay_s = 0
         # The package asks for small pictures only where the model draws them.
         for px, model in ((256, "dall-e-2"), (1024, "gpt-image-2")):
             self.use_model(model)
-            yield self.row(f"{QUEUE} workflows in the queue, {px}² from {px}²", partial(queue_s, px=px))
+            yield self.both(f"{QUEUE} workflows in the queue, {px}² from {px}²", 5, partial(queue_s, px=px))
         self.server.with_urls = True
-        yield self.row(f"8 URLs of {1000 * SLOW_URL_S:.0f} ms each to a tensor", partial(run_s, n=8))
-        self.server.delay_s, self.server.with_urls = CANCELLED_API_S, False
-        yield self.row("from Cancel to the end of a run that waits for the API", self.cancel_s)
+        yield self.both(f"8 URLs of {1000 * SLOW_URL_S:.0f} ms each to a tensor", 5, partial(run_s, n=8))
+        self.server.delay_s, self.server.with_urls = SLOW_API_S, False
+        for comfyui, whose in ((self.theirs, "of ComfyUI's own nodes"), (self.ours, "nodes of this package")):
+            what = f"8 {whose} in one graph, the API takes {SLOW_API_S:g} s"
+            yield self.row(what, 4, partial(run_s, comfyui), partial(run_s, comfyui, nodes=8), base="one: ")
+        self.server.delay_s = CANCELLED_API_S
+        yield self.both("from Cancel to the end of a run that waits for the API", 10, self.cancel_s)
 
-    def row(self, what: str, measure: Callable[[ComfyUI], float]) -> str:
-        """The row of a measure, for which both take turns; each is measured once before, which does not count."""
-        pairs = [(measure(self.theirs), measure(self.ours)) for _ in range(1 + self.rounds)][1:]
-        left, right = (1000 * median(values) for values in zip(*pairs, strict=True))
+    def row_of_memory(self) -> str:
+        what = f"memory that an edit of {LARGE_EDIT_PX}² takes at the most beyond its input"
+        return self.both(what, 5, peak_mib, unit="MiB")
+
+    def both(self, what: str, rounds: int, measure: Callable[[ComfyUI], float], *, unit: str = "ms") -> str:
+        """The row of a measure that is taken on both sides."""
+        return self.row(what, rounds, partial(measure, self.theirs), partial(measure, self.ours), unit=unit)
+
+    def row(self, what: str, rounds: int, first: Measure, second: Measure, *, base: str = "", unit: str = "ms") -> str:
+        """The row of two measures that take turns; each is taken once before, which does not count."""
+        first()
+        second()
+        pairs = [(first(), second()) for _ in range(max(3, round(rounds * self.effort)))]
+        left, right = (median(values) * (1000 if unit == "ms" else 1) for values in zip(*pairs, strict=True))
         ratio = median(b / a for a, b in pairs)
-        return f"| {what} | {left:,.0f} ms | {right:,.0f} ms | {ratio:.2f} |"
+        return f"| {what} | {base}{left:,.0f} {unit} | {right:,.0f} {unit} | {ratio:.2f} |"
 
 
 @contextmanager
-def both_sides(folder: Path, rounds: int) -> Iterator[Bench]:
+def both_sides(folder: Path, effort: float, **env: str) -> Iterator[Bench]:
     """A bench, whose ComfyUIs have the photos."""
     with (
         Server() as server,
-        ComfyUI(folder / "theirs", args=["--comfy-api-base", server.origin], has_package=False) as theirs,
-        ComfyUI(folder / "ours") as ours,
+        ComfyUI(folder / "theirs", env=env, args=["--comfy-api-base", server.origin], has_package=False) as theirs,
+        ComfyUI(folder / "ours", env=env) as ours,
     ):
         for comfyui in (theirs, ours):
             for px in (EDIT_PX, LARGE_EDIT_PX):
                 comfyui.upload(f"{px}.png", photo(px))
-        yield Bench(theirs, ours, server, rounds)
+        yield Bench(theirs, ours, server, effort)
+
+
+def all_rows(folder: Path, effort: float) -> Iterator[str]:
+    with both_sides(folder / "times", effort) as bench:
+        yield from bench.rows_of_times()
+    # Here, freed memory goes back at once, so that a peak does not hide in what was held already.
+    with both_sides(folder / "memory", effort, MALLOC_MMAP_THRESHOLD_="65536") as bench:
+        yield bench.row_of_memory()
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # as on a user's machine: only the first time compiles
+    found_ms = []
+    for _ in range(6):
+        run = subprocess.run([sys.executable, "-c", IMPORT], cwd=ROOT, env=env, check=True, capture_output=True)
+        found_ms.append(float(run.stdout))
+    yield f"| import of the package | - | {median(found_ms[1:]):.0f} ms | - |"
 
 
 def machine() -> str:
@@ -218,18 +280,17 @@ def machine() -> str:
     comfyui = re.findall(r'__version__ = "(.*)"', code)[0]
     where = [f"{os.cpu_count()} cores", platform.system(), f"Python {platform.python_version()}", f"ComfyUI {comfyui}"]
     where += [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "numpy", "pillow", "requests")]
+    if hasattr(os, "getloadavg"):
+        where.append(f"load {os.getloadavg()[0]:.1f} when it began")
     return f"Measured on {time.strftime('%Y-%m-%d')}: {', '.join(where)}."
 
 
-def measure(rounds: int, *, write: bool) -> None:
+def measure(effort: float, *, write: bool) -> None:
     """Measure, print the table, and write it to the page if that is wanted."""
     lines = [f"{machine()}\n", TITLES]
     say("\n".join(lines))
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        both_sides(Path(folder), rounds) as bench,
-    ):
-        for row in bench.rows():
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        for row in all_rows(Path(folder), effort):
             say(row)
             lines.append(row)
     if write:
@@ -240,10 +301,10 @@ def measure(rounds: int, *, write: bool) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python dev.py bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="how often each is measured (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="only three rounds of everything")
     parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
-    return guarded(lambda: measure(options.rounds, write=options.write))
+    return guarded(lambda: measure(0 if options.quick else 1, write=options.write))
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def lint(session: nox.Session) -> None:
 
 @in_comfyui
 def bench(session: nox.Session) -> None:
-    """Speed against ComfyUI's own node, as a table; `--write` puts it into docs/benchmarks.md."""
+    """Speed and memory against ComfyUI's own node, as a table; `--write` puts it into docs/benchmarks.md."""
     run(session, "development.bench", *session.posargs)
 
 
