@@ -30,9 +30,17 @@ from .errors import (
     request_id_line,
 )
 from .models import ErrorDetail, ImageRequest, ImagesResponse, ModelEntry, ModelList, Picture, shortened
-from .net.addresses import as_sent, is_relative, joined, origin, refuse_private, unfetchable_url_message, with_https_of
+from .net.addresses import (
+    absolute_url,
+    as_sent,
+    is_relative,
+    origin,
+    refuse_private,
+    unfetchable_url_message,
+    with_https_of,
+)
 from .net.retry import Retrier
-from .net.transport import Reply, Request, exchange
+from .net.transport import HttpRequest, Reply, exchange
 
 log = logging.getLogger("openai-dalle")
 
@@ -90,12 +98,12 @@ class ImagesClient:
 
     def generate(self, request: ImageRequest) -> Answer:
         """Images from a prompt. Raises ImagesApiError."""
-        return self._post(request, replace(self._request("POST", "/images/generations"), json=request.fields()))
+        return self._post(request, replace(self._http_request("POST", "/images/generations"), json=request.fields()))
 
     def edit(self, request: ImageRequest, *, image: bytes, mask: bytes, mask_field: str = "mask") -> Answer:
         """Images from a prompt, an image and a mask: PNG files of the same size. Raises ImagesApiError."""
         files = {"image": ("image.png", image, "image/png"), mask_field: ("mask.png", mask, "image/png")}
-        post = replace(self._request("POST", "/images/edits"), data=request.fields(), files=files)
+        post = replace(self._http_request("POST", "/images/edits"), data=request.fields(), files=files)
         return self._post(request, post)
 
     def models(self) -> tuple[ModelEntry, ...]:
@@ -105,7 +113,7 @@ class ImagesClient:
         """
         connect_s, read_s = self._backend.timeouts_s
         request = replace(
-            self._request("GET", "/models"),
+            self._http_request("GET", "/models"),
             timeout_s=(min(connect_s, LISTING_TIMEOUT_S), min(read_s, LISTING_TIMEOUT_S)),
             total_s=2 * LISTING_TIMEOUT_S,
             limit_bytes=MAX_LISTING_BYTES,
@@ -128,8 +136,8 @@ class ImagesClient:
         """
         return self._retrier.run(lambda: self._follow(url), repeatable=True)
 
-    def _request(self, method: str, route: str) -> Request:
-        return Request(
+    def _http_request(self, method: str, route: str) -> HttpRequest:
+        return HttpRequest(
             method,
             self._backend.base_url + route,
             auth=self._auth,
@@ -140,7 +148,7 @@ class ImagesClient:
             billed=method == "POST",
         )
 
-    def _post(self, request: ImageRequest, post: Request) -> Answer:
+    def _post(self, request: ImageRequest, post: HttpRequest) -> Answer:
         def send() -> Answer:
             reply = exchange(post)
             if not reply.is_success:
@@ -216,7 +224,7 @@ class ImagesClient:
         with_key = is_relative(url)
         address = self._backend.base_url + "/"
         for _ in range(1 + MAX_REDIRECTS):
-            address = with_https_of(self._origin, joined(address, url, self.hide))
+            address = with_https_of(self._origin, absolute_url(address, url, self.hide))
             is_ours = origin(address) == self._origin
             if not is_ours:
                 refuse_private(address, self.hide)
@@ -233,7 +241,7 @@ class ImagesClient:
         """One hop of a download: a complete image, or a redirect."""
         connect_s, read_s = self._backend.timeouts_s
         reply = exchange(
-            Request(
+            HttpRequest(
                 "GET",
                 address,
                 auth=self._auth if with_key else NO_AUTH,

@@ -115,27 +115,27 @@ class Backend:
             return DALL_E_3
         return GPT_IMAGE if self.hosted or "gpt-image" in name else ANY_MODEL
 
-    def request(self, model: str | None, asked: DalleRequest) -> ImageRequest:
+    def translated(self, model: str | None, request: DalleRequest) -> ImageRequest:
         """The request for `model`, in its dialect."""
         dialect = self.dialect(model)
-        size = asked.size if not dialect.sizes or asked.size in dialect.sizes else SQUARE
-        request = ImageRequest(prompt=asked.prompt, model=model, n=asked.n, size=f"{size[0]}x{size[1]}")
-        return request.model_copy(update=self._optional_fields(dialect, asked))
+        size = request.size if not dialect.sizes or request.size in dialect.sizes else SQUARE
+        translated = ImageRequest(prompt=request.prompt, model=model, n=request.n, size=f"{size[0]}x{size[1]}")
+        return translated.model_copy(update=self._optional_fields(dialect, request))
 
-    def _optional_fields(self, dialect: Dialect, asked: DalleRequest) -> dict[str, str]:
+    def _optional_fields(self, dialect: Dialect, request: DalleRequest) -> dict[str, str]:
         """The fields that a server may refuse by name; where a field is missing for the style, the prompt says it."""
         fields: dict[str, str] = {}
         if not (self.hosted and dialect is GPT_IMAGE):  # which refuses it, and never needs it
             fields["response_format"] = "b64_json"
         if dialect is GPT_IMAGE:
-            fields["quality"] = GPT_QUALITY.get(asked.quality or "", self.quality)
-            style = GPT_STYLE.get(asked.style or "")
+            fields["quality"] = GPT_QUALITY.get(request.quality or "", self.quality)
+            style = GPT_STYLE.get(request.style or "")
             if style:
-                fields["prompt"] = f"{asked.prompt}\n\n{style}"
+                fields["prompt"] = f"{request.prompt}\n\n{style}"
         if dialect is DALL_E_3:
             # Of the DALL·E 2 node with DALLE2_MODEL=dall-e-3: what OpenAI took when a field was missing.
-            fields["quality"] = asked.quality or "standard"
-            fields["style"] = asked.style or "vivid"
+            fields["quality"] = request.quality or "standard"
+            fields["style"] = request.style or "vivid"
         return fields
 
 

@@ -8,8 +8,8 @@
     '-- CallCancelled         nothing was sent (again), because nobody waits for the result
 
 A message says what happened, what to do, whether money was spent, and what the server said. `STATUS_CASES` is the
-one table of messages for statuses, `DOWNLOAD_CASES` the same for images that are downloaded, `Connection` the one
-for connections. A few sentences are fixed by ComfyUI's frontend, which shows a translated dialog of its own for them.
+one table of messages for statuses, `DOWNLOAD_CASES` the same for images that are downloaded, `ConnectionProblem` the
+one for connections. A few sentences are fixed by ComfyUI's frontend, which shows a translated dialog of its own for them.
 """
 
 from __future__ import annotations
@@ -447,14 +447,14 @@ def matching_case(status: int, detail: ErrorDetail, rows: tuple[StatusCase, ...]
 
 @dataclass(frozen=True)
 class ConnectionCase:
-    """One row of `Connection`: what it tells the user, with which class, and whether to try again."""
+    """One row of `ConnectionProblem`: what it tells the user, with which class, and whether to try again."""
 
     says: str
     error: type[ConnectionFailed] = ConnectionFailed
     is_transient: bool = True
 
 
-class Connection(Enum):
+class ConnectionProblem(Enum):
     """The ways in which a connection fails, and what each tells the user about `{host}`."""
 
     NAME = ConnectionCase(
@@ -481,7 +481,7 @@ class Connection(Enum):
     DROPPED = ConnectionCase("The connection to {host} broke before the response was complete. Check the network.")
 
 
-def connection_error(kind: Connection, host: str, *, sent: bool, billed: bool) -> ConnectionFailed:
+def connection_error(kind: ConnectionProblem, host: str, *, sent: bool, billed: bool) -> ConnectionFailed:
     """The error for a connection to `host` that failed.
 
     `sent`: whether the server may have received the request; `billed`: whether that would cost anything.

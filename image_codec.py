@@ -39,7 +39,7 @@ BARE_JPEG_MARKERS = {0xFF00, 0xFFC8, *range(0xFFD0, 0xFFDA), *range(0xFFF0, 0xFF
 Pixels: TypeAlias = NDArray[np.uint8]  # [H,W,C]
 
 # To be held while a downloaded image is opened and scaled: it bounds the memory that many large ones take together.
-opening = threading.BoundedSemaphore(MAX_OPENED_AT_ONCE)
+opening_slots = threading.BoundedSemaphore(MAX_OPENED_AT_ONCE)
 
 
 class ImageError(ValueError):

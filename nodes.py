@@ -232,9 +232,9 @@ class OpenAIDalle2(DalleNode):
         check_choice("size", size, DALLE_2_SIZES)
         check_count("n", n, DALLE_2_MAX_N)
         width, height = parsed_size(size)
-        asked = DalleRequest("dall-e-2", prompt, int(n), (width, height))
+        request = DalleRequest("dall-e-2", prompt, int(n), (width, height))
         edits = edits_of(image, mask, max(width, height))
-        return [Job(asked, edit) for edit in edits] or [Job(asked)]
+        return [Job(request, edit) for edit in edits] or [Job(request)]
 
 
 class OpenAIDalle3(DalleNode):

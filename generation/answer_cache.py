@@ -26,13 +26,13 @@ MAX_FREE_BYTES = 256 * 2**20  # of the answers that no call uses
 class CachedAnswer:
     """The answer to one call, from before it is there.
 
-    `key` names the call. `user` is set when the call that uses the entry is cancelled; None while no call does.
+    `key` names the call. `user_cancelled` is set when the call that uses the entry is cancelled; None: no call does.
     `downloads` are the images that were downloaded so far, by their index. `is_reused`: an earlier run paid for it.
     `failed_runs`: how many runs have missed images of it, without those that missed all for a reason that may pass.
     """
 
     key: str
-    user: threading.Event | None
+    user_cancelled: threading.Event | None
     answer: Answer | None = None
     downloads: dict[int, bytes] = field(default_factory=dict)
     is_reused: bool = False
@@ -75,9 +75,9 @@ class AnswerCache:
             self._drop_old()
             for entry in self._entries:
                 # A cancelled call needs its answer no more, although one of its downloads may still hang.
-                is_left = entry.answer is not None and entry.user is not cancelled and _is_cancelled(entry)
-                if entry.key == key and (entry.user is None or is_left):
-                    entry.user = cancelled
+                is_left = entry.answer is not None and entry.user_cancelled is not cancelled and _is_cancelled(entry)
+                if entry.key == key and (entry.user_cancelled is None or is_left):
+                    entry.user_cancelled = cancelled
                     entry.is_reused = True
                     return entry
         return None
@@ -103,9 +103,9 @@ class AnswerCache:
             self.discard(entry)
             return
         with self._lock:
-            if entry.user is not cancelled:  # another call has taken it meanwhile
+            if entry.user_cancelled is not cancelled:  # another call has taken it meanwhile
                 return
-            entry.user = None
+            entry.user_cancelled = None
             entry.kept_since_s = self._clock()
             self._drop_old()
             self._drop_excess()
@@ -119,7 +119,7 @@ class AnswerCache:
                 self._entries.remove(entry)
 
     def _free(self) -> list[CachedAnswer]:
-        return [entry for entry in self._entries if entry.user is None]
+        return [entry for entry in self._entries if entry.user_cancelled is None]
 
     def _drop_old(self) -> None:
         oldest_s = self._clock() - self._max_age_s
@@ -160,4 +160,4 @@ class AnswerCache:
 
 
 def _is_cancelled(entry: CachedAnswer) -> bool:
-    return entry.user is not None and entry.user.is_set()
+    return entry.user_cancelled is not None and entry.user_cancelled.is_set()

@@ -29,7 +29,7 @@ WRONG_VALUE = re.compile(r"value|must be|should be|one of")
 class Job:
     """One answer to get: what the node was asked for, and the image to edit, if any."""
 
-    asked: DalleRequest
+    request: DalleRequest
     edit: Edit | None = None
 
 
@@ -72,7 +72,7 @@ class Fallback:
         is asked. Raises ImagesApiError.
         """
         missing: dict[str, StatusError] = {}
-        for model in self._candidates(job.asked.original):
+        for model in self._candidates(job.request.original):
             on_model(model)
             try:
                 answer = self._ask_model(job, model)
@@ -82,7 +82,7 @@ class Fallback:
                 missing[model or "no model named"] = err
             else:
                 if self._backend.fixed_model is None:  # `auto` has an order of its own
-                    self._server.worked[job.asked.original] = model
+                    self._server.worked[job.request.original] = model
                 return answer
         error = _missing_model_error(missing, [entry.id for entry in self._listed()])
         error.note = self._client.hide(error.note)  # somebody may have put a key into DALLE2_MODEL
@@ -126,7 +126,7 @@ class Fallback:
     def _ask_model(self, job: Job, model: str | None) -> Answer:
         """Ask one model, again without each optional field and size that the server refuses by name."""
         known = self._server.rejected.get(model, frozenset())
-        request = self._backend.request(model, job.asked)
+        request = self._backend.translated(model, job.request)
         for known_name in known:
             request = request.replacing(known_name, None)
         rejected: set[str] = set()
@@ -170,11 +170,11 @@ class Fallback:
         """
         if err.case is not Case.REFUSED:
             return None
-        if request.size in FALLBACK_SIZES and (_names(err, "size") or request.size in err.detail.message):
+        if request.size in FALLBACK_SIZES and (_is_about_field(err, "size") or request.size in err.detail.message):
             return "size"
         sent = request.fields()
         for name in OPTIONAL_FIELDS:
-            if name in sent and _names(err, name):
+            if name in sent and _is_about_field(err, name):
                 return None if name == "quality" and not self._may_drop_quality(err) else name
         return None
 
@@ -212,7 +212,7 @@ def _is_about_missing_model(err: StatusError, *, was_last: bool) -> bool:
     return err.case is Case.MODEL or (was_last and err.case is Case.REFUSED)
 
 
-def _names(err: StatusError, field_name: str) -> bool:
+def _is_about_field(err: StatusError, field_name: str) -> bool:
     """Whether an error names a field: as its `param`, in quotation marks, or as the first word of its message.
 
     `response_format` counts anywhere: nobody writes it in a sentence about something else.

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..api_client import Answer, ImagesClient
 from ..backends import Backend
 from ..errors import CallCancelled, Charge, ImagesApiError, UnusableAnswer
-from ..image_codec import ImageError, decode_images, fit, open_image, opening, to_image
+from ..image_codec import ImageError, decode_images, fit, open_image, opening_slots, to_image
 from ..models import ImageRequest, Picture
 from ..net.addresses import PrivateAddress
 from ..threads import map_threads
@@ -77,7 +77,7 @@ class Generator:
 
         After a failure no new answer is asked for: it would be paid for and not be seen.
         """
-        self.call.group.expect(sum(job.asked.n for job in jobs))
+        self.call.group.expect(sum(job.request.n for job in jobs))
         keys = map_threads(self._cache_key, jobs, limit=MAX_ASKED_AT_ONCE)
         # Every kept answer is taken before a new one is asked for, which could push it out of the cache.
         tasks = [_Task(job, key, self._paid_answer(key)) for job, key in zip(jobs, keys, strict=True)]
@@ -118,15 +118,15 @@ class Generator:
         return Result(job, images, answer, entry.is_reused, self._lacks_quality(job, answer.request))
 
     def _lacks_quality(self, job: Job, sent: ImageRequest) -> bool:
-        chosen = self.backend.request(sent.model, job.asked).quality
+        chosen = self.backend.translated(sent.model, job.request).quality
         return chosen is not None and sent.quality is None
 
     def _cache_key(self, job: Job) -> str:
         """Names a job: where it is sent, for which account, and what it asks. The seed is no part of it."""
-        backend, asked = self.backend, job.asked
+        backend, request = self.backend, job.request
         edit = job.edit.digest if job.edit else None
-        quality = asked.quality or backend.quality
-        parts = (backend.base_url, backend.account, backend.fixed_model, quality, asked, edit)
+        quality = request.quality or backend.quality
+        parts = (backend.base_url, backend.account, backend.fixed_model, quality, request, edit)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def _paid_answer(self, key: str) -> CachedAnswer | None:
@@ -149,7 +149,7 @@ class Generator:
 
     def _fetch(self, job: Job, entry: CachedAnswer, answer: Answer) -> Tensor:
         """Download, decode and restore every image that is available."""
-        pictures = [picture for picture in answer.pictures if picture.b64_json or picture.url][: job.asked.n]
+        pictures = [picture for picture in answer.pictures if picture.b64_json or picture.url][: job.request.n]
         images: dict[int, Image.Image | Tensor] = {}
         problems: dict[int, Exception] = {}
 
@@ -158,7 +158,7 @@ class Generator:
                 if self.call.cancelled.is_set():
                     raise CallCancelled("Cancelled before an image was fetched.", charge=Charge.PAID_BEFORE)
                 file = self._file(entry, index, pictures[index])
-                with opening:
+                with opening_slots:
                     images[index] = self._finished(job, open_image(file))
                 self.call.step(_preview(images[index]))
             except CallCancelled:
@@ -184,7 +184,7 @@ class Generator:
     def _finished(self, job: Job, image: Image.Image) -> Image.Image | Tensor:
         if job.edit is not None:
             return job.edit.restore(image)
-        return fit(image, job.asked.size)
+        return fit(image, job.request.size)
 
     def _handle_problems(
         self, entry: CachedAnswer, pictures: Sequence[Picture], problems: Mapping[int, Exception]
@@ -274,7 +274,7 @@ def summary(calls: Sequence[Sequence[Result]], seconds: float) -> str:
     lacks_quality = False
     for result in chain.from_iterable(calls):
         count = len(result.images)
-        asked += result.job.asked.n
+        asked += result.job.request.n
         came += count
         models.add(result.answer.request.model or "the server's model")
         lacks_quality = lacks_quality or result.lacks_quality

@@ -63,11 +63,11 @@ def is_relative(url: str) -> bool:
         return False
     try:
         return not urlsplit(url).netloc
-    except ValueError:  # `joined` raises for it
+    except ValueError:  # `absolute_url` raises for it
         return False
 
 
-def joined(base: str, url: str, hide: Callable[[str], str] = str) -> str:
+def absolute_url(base: str, url: str, hide: Callable[[str], str] = str) -> str:
     """The absolute form of an image's URL. Raises UnusableAnswer for what is no URL; `hide` takes keys out of it."""
     try:
         if len(url) > MAX_URL_CHARACTERS:

@@ -25,7 +25,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import DecodeError, HTTPError, ProxySchemeUnknown, ReadTimeoutError
 
-from ..errors import Connection, ConnectionFailed, connection_error
+from ..errors import ConnectionFailed, ConnectionProblem, connection_error
 from ..threads import start_thread
 
 log = logging.getLogger("openai-dalle")
@@ -47,7 +47,7 @@ PROXY_ERRORS = (
 
 
 @dataclass(frozen=True)
-class Request:
+class HttpRequest:
     """One HTTP request.
 
     `timeout_s` is (connect, each read or write), `total_s` the time for the whole exchange, `limit_bytes` the size of
@@ -99,7 +99,7 @@ class Reply:
 class _InFlight:
     """What is known of a request while it is under way."""
 
-    request: Request
+    request: HttpRequest
     expires_at: float
     sent: bool = False
     sock: Any = None
@@ -218,7 +218,7 @@ class _RedactQuery(logging.Filter):
 _redact_query = _RedactQuery()
 
 
-def exchange(request: Request) -> Reply:
+def exchange(request: HttpRequest) -> Reply:
     """Send a request and read the response. Raises ConnectionFailed; TimedOut after `total_s` at the latest."""
     logging.getLogger("urllib3.connectionpool").addFilter(_redact_query)  # the same one again changes nothing
     in_flight = _InFlight(request, expires_at=time.monotonic() + request.total_s)
@@ -229,7 +229,7 @@ def exchange(request: Request) -> Reply:
         return outcome.result(request.total_s)
     except futures.TimeoutError:  # in Python 3.10 not yet the built-in one
         in_flight.hang_up()
-        raise _failure(Connection.TOTAL_TIMEOUT, in_flight) from None
+        raise _failure(ConnectionProblem.TOTAL_TIMEOUT, in_flight) from None
 
 
 def _exchange(in_flight: _InFlight) -> Reply:
@@ -303,11 +303,11 @@ def _pieces(response: requests.Response, in_flight: _InFlight) -> Iterator[bytes
     raise TimeoutError
 
 
-def _failure(kind: Connection, in_flight: _InFlight) -> ConnectionFailed:
+def _failure(kind: ConnectionProblem, in_flight: _InFlight) -> ConnectionFailed:
     return connection_error(kind, in_flight.request.host, sent=in_flight.sent, billed=in_flight.request.billed)
 
 
-def _kind(error: Exception, in_flight: _InFlight) -> Connection:
+def _kind(error: Exception, in_flight: _InFlight) -> ConnectionProblem:
     """Which of the cases in `errors` an exception of `requests` or urllib3 stands for."""
     causes = _causes(error)
 
@@ -315,18 +315,18 @@ def _kind(error: Exception, in_flight: _InFlight) -> Connection:
         return any(isinstance(cause, types) for cause in causes)
 
     if in_flight.expired:
-        return Connection.TOTAL_TIMEOUT
+        return ConnectionProblem.TOTAL_TIMEOUT
     if in_flight.sent:
-        return Connection.READ_TIMEOUT if is_about(TimeoutError, ReadTimeoutError) else Connection.DROPPED
+        return ConnectionProblem.READ_TIMEOUT if is_about(TimeoutError, ReadTimeoutError) else ConnectionProblem.DROPPED
     if is_about(*PROXY_ERRORS):
-        return Connection.PROXY
+        return ConnectionProblem.PROXY
     # Anything else that is no error of the libraries is about a certificate bundle that is not there.
     if is_about(ssl.SSLError) or not isinstance(error, (requests.RequestException, HTTPError)):
-        return Connection.TLS
+        return ConnectionProblem.TLS
     if is_about(TimeoutError):
-        return Connection.CONNECT_TIMEOUT
+        return ConnectionProblem.CONNECT_TIMEOUT
     # A ValueError is what libraries raise for an address that cannot be one.
-    return Connection.NAME if is_about(socket.gaierror, ValueError) else Connection.REFUSED
+    return ConnectionProblem.NAME if is_about(socket.gaierror, ValueError) else ConnectionProblem.REFUSED
 
 
 def _causes(error: BaseException) -> list[BaseException]:

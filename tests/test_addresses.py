@@ -12,10 +12,10 @@ from dalle2.errors import UnusableAnswer
 from dalle2.net.addresses import (
     MAX_URL_CHARACTERS,
     PrivateAddress,
+    absolute_url,
     as_sent,
     is_public,
     is_relative,
-    joined,
     origin,
     refuse_private,
     with_https_of,
@@ -88,7 +88,7 @@ def test_a_public_address_and_an_unknown_name_are_not_refused(host: str) -> None
 )
 def test_a_refused_address_is_shown_as_one_short_line_without_secrets(url: str, shown: str) -> None:
     with pytest.raises(UnusableAnswer) as caught:
-        joined("https://example.com/v1/", url, lambda text: text.replace("k3y", "***"))
+        absolute_url("https://example.com/v1/", url, lambda text: text.replace("k3y", "***"))
     assert f"cannot be fetched: {shown} (it must begin with https" in str(caught.value)
 
 
@@ -97,11 +97,11 @@ def test_a_huge_address_leaves_nothing_behind(url: str) -> None:
     remembered = parse.urlsplit.cache_info().currsize  # type: ignore[attr-defined]
     assert not is_relative(url)
     with pytest.raises(UnusableAnswer):
-        joined("https://example.com/v1/", url)
+        absolute_url("https://example.com/v1/", url)
     assert parse.urlsplit.cache_info().currsize == remembered  # type: ignore[attr-defined]
 
 
 def test_an_address_of_the_limit_is_joined() -> None:
     url = "/" + "a" * (MAX_URL_CHARACTERS - 1)
     assert is_relative(url)
-    assert joined("https://example.com/v1/", url) == f"https://example.com{url}"
+    assert absolute_url("https://example.com/v1/", url) == f"https://example.com{url}"

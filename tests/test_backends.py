@@ -153,7 +153,7 @@ GPT = {"size": "1024x1024", "quality": "medium"}
 def fields(model: str | None, *, hosted: bool = True, **asked: Any) -> dict[str, Any]:
     """What is sent besides the prompt and the model."""
     backend = replace(chosen(DALLE2_QUALITY="medium"), hosted=hosted)
-    sent = backend.request(model, DalleRequest(**{"original": "dall-e-2", "prompt": "a", "n": 3, **asked})).fields()
+    sent = backend.translated(model, DalleRequest(**{"original": "dall-e-2", "prompt": "a", "n": 3, **asked})).fields()
     assert (sent.pop("model", None), sent.pop("n")) == (model, 3)
     return sent
 
@@ -174,7 +174,7 @@ def test_a_request_of_dall_e_2_is_translated_for_its_model(
 
 
 def test_the_default_quality_costs_less_than_dall_e_2_did() -> None:
-    quality = chosen().request("gpt-image-2", DalleRequest("dall-e-2", "a", 1, (1024, 1024))).quality
+    quality = chosen().translated("gpt-image-2", DalleRequest("dall-e-2", "a", 1, (1024, 1024))).quality
     assert PRICES_USD[quality or ""] < 0.02
 
 

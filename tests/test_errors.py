@@ -8,8 +8,8 @@ from dalle2.errors import (
     STATUS_CASES,
     Case,
     Charge,
-    Connection,
     ConnectionFailed,
+    ConnectionProblem,
     Login,
     StatusCase,
     StatusError,
@@ -152,8 +152,8 @@ def test_a_duration_is_said_as_a_person_would(seconds: float, said: str) -> None
     assert duration(seconds) == said
 
 
-@pytest.mark.parametrize("kind", Connection, ids=lambda kind: kind.name)
-def test_a_failed_connection_names_the_host_and_the_charge(kind: Connection) -> None:
+@pytest.mark.parametrize("kind", ConnectionProblem, ids=lambda kind: kind.name)
+def test_a_failed_connection_names_the_host_and_the_charge(kind: ConnectionProblem) -> None:
     unsent = connection_error(kind, "example.com", sent=False, billed=True)
     sent = connection_error(kind, "example.com", sent=True, billed=True)
     free = connection_error(kind, "example.com", sent=True, billed=False)
@@ -165,5 +165,5 @@ def test_a_failed_connection_names_the_host_and_the_charge(kind: Connection) -> 
 
 
 def test_only_a_wrong_certificate_stays_wrong() -> None:
-    lasting = [kind for kind in Connection if not connection_error(kind, "h", sent=False, billed=True).is_transient]
-    assert lasting == [Connection.TLS]
+    lasting = [kind for kind in ConnectionProblem if not connection_error(kind, "h", sent=False, billed=True).is_transient]
+    assert lasting == [ConnectionProblem.TLS]

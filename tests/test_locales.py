@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dalle2.errors import ADD_CREDITS, DOWNLOAD_CASES, SIGN_IN, STATUS_CASES, Connection
+from dalle2.errors import ADD_CREDITS, DOWNLOAD_CASES, SIGN_IN, STATUS_CASES
 from dalle2.generation.inpainting import NEEDS_BOTH, NOTHING_PAINTED
 from dalle2.image_models import GPT_IMAGE_MODELS, MODELS_ELSEWHERE, Original
 from dalle2.nodes import EMPTY_PROMPT, NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
@@ -154,7 +154,7 @@ MESSAGES = {
     **{f"account {row.case.name}": row.account_says for row in STATUS_CASES if row.account_says},
     **{f"no key {row.case.name}": row.keyless_says for row in STATUS_CASES if row.keyless_says},
     **{f"download {row.case.name}": row.says for row in DOWNLOAD_CASES},
-    **{f"connection {kind.name}": kind.value.says for kind in Connection},
+    **{f"connection {kind.name}": kind.value.says for kind in ConnectionProblem},
     "sign in": SIGN_IN,
     "add credits": ADD_CREDITS,
     "blank prompt": EMPTY_PROMPT,

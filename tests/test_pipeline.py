@@ -19,7 +19,7 @@ from dalle2.backends import DalleRequest
 from dalle2.errors import (
     CallCancelled,
     Charge,
-    Connection,
+    ConnectionProblem,
     ImagesApiError,
     StatusError,
     UnusableAnswer,
@@ -28,7 +28,7 @@ from dalle2.errors import (
 from dalle2.generation.answer_cache import AnswerCache, CachedAnswer
 from dalle2.generation.fallback import Job, ServerMemory
 from dalle2.generation.pipeline import Generator, Result, as_batch, summary
-from dalle2.image_codec import MAX_OPENED_AT_ONCE, opening
+from dalle2.image_codec import MAX_OPENED_AT_ONCE, opening_slots
 from dalle2.models import ImageRequest, Picture
 from dalle2.nodes import OpenAIDalle2
 from development.emulator import Emulator, Fault, RequestRecord
@@ -61,7 +61,7 @@ class WatchedCache(AnswerCache):
 
     @property
     def in_use(self) -> list[CachedAnswer]:
-        return [entry for entry in self._entries if entry.user is not None]
+        return [entry for entry in self._entries if entry.user_cancelled is not None]
 
     def reserve(self, key: str, cancelled: threading.Event) -> CachedAnswer:
         entry = super().reserve(key, cancelled)
@@ -109,7 +109,7 @@ def test_only_a_few_images_of_the_whole_process_are_open_at_the_same_time(emulat
     drawing = threading.Thread(target=node.draw, kwargs={"n": 8})
     with ExitStack() as others:
         for _ in range(MAX_OPENED_AT_ONCE):
-            others.enter_context(opening)
+            others.enter_context(opening_slots)
         drawing.start()
         wait_for(lambda: len(downloads(emulator)) == 8)
         drawing.join(0.2)
@@ -445,7 +445,7 @@ def test_a_call_that_ends_when_its_images_are_there_leaves_them_to_the_next(
 
 def test_an_image_s_host_with_a_bad_certificate_gets_two_more_runs(cache: WatchedCache) -> None:
     def fail(url: str) -> bytes:
-        raise connection_error(Connection.TLS, "images.example", sent=False, billed=False)
+        raise connection_error(ConnectionProblem.TLS, "images.example", sent=False, billed=False)
 
     client = Client(lambda prompt: "https://images.example/a.png", fail)
     for _ in range(2):
@@ -485,7 +485,7 @@ def test_an_image_that_is_given_up_does_not_count_as_kept(cache: WatchedCache) -
 
 def test_a_refusal_beside_an_image_that_waits_does_not_say_that_nothing_was_charged(cache: WatchedCache) -> None:
     def fail(url: str) -> bytes:
-        raise connection_error(Connection.REFUSED, "images.example", sent=False, billed=False)
+        raise connection_error(ConnectionProblem.REFUSED, "images.example", sent=False, billed=False)
 
     draw = at_once(a="https://images.example/a.png", b=ImagesApiError("no b."))
     with pytest.raises(UnusableAnswer) as caught:

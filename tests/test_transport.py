@@ -23,7 +23,7 @@ import trustme
 from dalle2.api_client import NO_AUTH
 from dalle2.errors import ConnectionFailed, TimedOut
 from dalle2.net import transport
-from dalle2.net.transport import CHUNK_BYTES, MAX_ERROR_BYTES, Reply, Request
+from dalle2.net.transport import CHUNK_BYTES, MAX_ERROR_BYTES, HttpRequest, Reply
 from development.program import free_port
 from tests.loopback import LONG_S, Connection, Loopback, Script, answering, hanging, http, wait_for
 
@@ -62,10 +62,10 @@ def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
 
 
-def request(url: str, *, wait_s: float = LONG_S, total_s: float = LONG_S, limit: int = MIB, **more: Any) -> Request:
+def request(url: str, *, wait_s: float = LONG_S, total_s: float = LONG_S, limit: int = MIB, **more: Any) -> HttpRequest:
     """A GET of a URL, or what `more` makes of it."""
     fields = {"method": "GET", "timeout_s": (wait_s, wait_s), "total_s": total_s, "limit_bytes": limit, **more}
-    return Request(url=url, auth=NO_AUTH, **fields)
+    return HttpRequest(url=url, auth=NO_AUTH, **fields)
 
 
 def exchange(url: str, **more: Any) -> Reply:
