@@ -77,8 +77,10 @@ def test_the_memory_of_an_answer_is_freed_without_any_further_call() -> None:
 
 def test_an_answer_is_kept_also_when_no_timer_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_threads(monkeypatch)
-    cache = Cache()
-    assert cache.add() is cache.take()
+    cache = AnswerCache()
+    entry = used(cache)
+    cache.checkin(entry)
+    assert cache.checkout("a", threading.Event()) is entry
 
 
 def test_above_the_limit_the_oldest_is_dropped_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
