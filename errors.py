@@ -9,7 +9,7 @@
 
 A message says what happened, what to do, whether money was spent, and what the server said. `STATUS_CASES` is the
 one table of messages for statuses, `DOWNLOAD_CASES` the same for images that are downloaded, `ConnectionProblem` the
-one for connections. A few sentences are fixed by ComfyUI's frontend, which shows a translated dialog of its own for them.
+one for connections. A few sentences are fixed by ComfyUI's frontend, which shows a translated dialog for them.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_an_answer_is_kept_also_when_no_timer_can_be_started(monkeypatch: pytest
     refuse_threads(monkeypatch)
     cache = AnswerCache()
     entry = used(cache)
-    cache.checkin(entry)
+    cache.checkin(entry, CALL)
     assert cache.checkout("a", threading.Event()) is entry
 
 

@@ -157,6 +157,12 @@ def test_a_short_key_comes_out_as_asterisks_too() -> None:
     assert "The server said: *** is unknown." in str(error)
 
 
+def test_a_client_does_not_show_its_key() -> None:
+    api = client("http://127.0.0.1:9/v1")
+    assert KEY not in repr(api)
+    assert KEY not in repr(api.__dict__)
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_no_redirect_of_a_post_is_followed(status: int) -> None:
     with Loopback(answering(ANSWER)) as elsewhere:

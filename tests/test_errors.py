@@ -165,5 +165,5 @@ def test_a_failed_connection_names_the_host_and_the_charge(kind: ConnectionProbl
 
 
 def test_only_a_wrong_certificate_stays_wrong() -> None:
-    lasting = [kind for kind in ConnectionProblem if not connection_error(kind, "h", sent=False, billed=True).is_transient]
-    assert lasting == [ConnectionProblem.TLS]
+    errors = {kind: connection_error(kind, "h", sent=False, billed=True) for kind in ConnectionProblem}
+    assert [kind for kind, error in errors.items() if not error.is_transient] == [ConnectionProblem.TLS]

@@ -216,6 +216,12 @@ def test_a_single_painted_pixel_is_sent_as_one_to_edit() -> None:
         assert 1 <= (pixels_of(files.mask)[..., 3] == 0).sum() <= 4
 
 
+def test_files_are_made_once_however_often_they_are_sent() -> None:
+    edit = only(random(1, 64, 64, 3), box(64, 64), 256)
+    assert edit.opaque_files is edit.opaque_files
+    assert edit.transparent_files is edit.transparent_files
+
+
 @pytest.mark.parametrize("masks", [1, 3])
 def test_each_image_of_a_batch_gets_its_mask_or_the_only_one(masks: int) -> None:
     images, paint = random(3, 32, 32, 3), random(masks, 32, 32, seed=2)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dalle2.errors import ADD_CREDITS, DOWNLOAD_CASES, SIGN_IN, STATUS_CASES
+from dalle2.errors import ADD_CREDITS, DOWNLOAD_CASES, SIGN_IN, STATUS_CASES, ConnectionProblem
 from dalle2.generation.inpainting import NEEDS_BOTH, NOTHING_PAINTED
 from dalle2.image_models import GPT_IMAGE_MODELS, MODELS_ELSEWHERE, Original
 from dalle2.nodes import EMPTY_PROMPT, NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
