@@ -96,7 +96,8 @@ class StatusError(ImagesApiError):
     """The server responded with an error status.
 
     `case` is the kind of problem, `detail` what the server said (cut short), `headers` those of `USEFUL_HEADERS` with
-    names in lower case. Whoever knows it may set `wait_s`, the seconds that the server wants the user to wait.
+    names in lower case, `request_id` the name of the request in the server's own log, "" without one. Whoever knows it
+    may set `wait_s`, the seconds that the server wants the user to wait.
     """
 
     def __init__(
@@ -122,15 +123,11 @@ class StatusError(ImagesApiError):
             details=[said, request_id_line(self.headers)],
         )
         self.status_code = status_code
+        self.request_id = shortened(self.headers.get("x-request-id", ""), 80)
         self.case = self._row.case
         self.detail = detail
         self.wait_s: float | None = None
         self._login = login
-
-    @property
-    def request_id(self) -> str:
-        """The name of the request in the server's own log, "" where it gave none."""
-        return request_id_of(self.headers)
 
     def __str__(self) -> str:
         says = self._says()
@@ -147,14 +144,9 @@ class StatusError(ImagesApiError):
         return says.format(status=self.status_code, when=when)
 
 
-def request_id_of(headers: Mapping[str, str]) -> str:
-    """The name of the request in the server's own log, cut short; "" where it gave none."""
-    return shortened(headers.get("x-request-id", ""), 80)
-
-
 def request_id_line(headers: Mapping[str, str]) -> str:
     """The last line of a message, for whoever asks the server's operator about it; "" without an id."""
-    value = request_id_of(headers)
+    value = shortened(headers.get("x-request-id", ""), 80)
     return f"Request id: {value}" if value else ""
 
 
