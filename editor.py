@@ -211,7 +211,10 @@ def _origin(name: str, sources: list[tuple[str, Values]]) -> tuple[str, Any]:
 def _is_fixed(name: str, sources: list[tuple[str, Values]]) -> bool:
     """Whether the environment or `.env` sets it, or of key and address the other one."""
     together = KEY_AND_ADDRESS if name in KEY_AND_ADDRESS else (name,)
-    return any(source != "editor" and not found.keys().isdisjoint(together) for source, found in sources)
+    for source, found in sources:
+        if source != "editor" and not found.keys().isdisjoint(together):
+            return True
+    return False
 
 
 def _prices(settings: Settings) -> dict[str, dict[str, float]]:

@@ -215,9 +215,8 @@ class StatusCase:
 
     def covers_text(self, text: str) -> bool:
         """Whether these lower-case words of a server belong to the row."""
-        if not self.codes and not self.patterns:
-            return True
-        return any(code in text for code in self.codes) or any(re.search(each, text) for each in self.patterns)
+        patterns = "|".join([*self.codes, *self.patterns])
+        return not patterns or re.search(patterns, text) is not None
 
 
 _NO_SUCH_MODEL = (

@@ -242,7 +242,7 @@ def _add_note_on_others(error: ImagesApiError, tasks: Sequence[_Task]) -> None:
     failed = next(task for task in tasks if task.error is not None)
     kept = sum(task.has_answer for task in tasks if task is not failed)
     was_paid = kept > 0 or error.charge is Charge.PAID_BEFORE
-    error.charge = _worst_charge(task.error for task in tasks)
+    error.charge = _worst_charge(tasks)
     if error.charge is Charge.NO and was_paid:  # its sentence, "Nothing was charged.", would be untrue
         error.charge = Charge.PAID_BEFORE
     if kept:
@@ -253,11 +253,11 @@ def _add_note_on_others(error: ImagesApiError, tasks: Sequence[_Task]) -> None:
         )
 
 
-def _worst_charge(errors: Iterable[BaseException | None]) -> Charge:
+def _worst_charge(tasks: Iterable[_Task]) -> Charge:
     worst = next(iter(Charge))  # they are in order, the worst last
-    for error in errors:
-        if isinstance(error, ImagesApiError):
-            worst = max(worst, error.charge, key=list(Charge).index)
+    for task in tasks:
+        if isinstance(task.error, ImagesApiError):
+            worst = max(worst, task.error.charge, key=list(Charge).index)
     return worst
 
 

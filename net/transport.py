@@ -265,9 +265,7 @@ def _read(response: requests.Response, in_flight: _InFlight) -> Reply:
     limit_bytes = in_flight.request.limit_bytes if 200 <= response.status_code < 300 else MAX_ERROR_BYTES
     body = bytearray()
     cut_off = None
-    encoding = headers.get("content-encoding", "").lower()
-    # Several compressions, one in the other, unpack to gigabytes at once.
-    is_encoded = "," in encoding or any(name in encoding for name in UNREADABLE_ENCODINGS)
+    is_encoded = _is_unreadable(headers.get("content-encoding", "").lower())
     try:
         for piece in _pieces(response, in_flight) if not is_encoded else ():
             body += piece
@@ -285,6 +283,11 @@ def _read(response: requests.Response, in_flight: _InFlight) -> Reply:
         is_encoded=is_encoded,
         cut_off=cut_off,
     )
+
+
+def _is_unreadable(encoding: str) -> bool:
+    # Several compressions, one in the other, unpack to gigabytes at once.
+    return "," in encoding or any(name in encoding for name in UNREADABLE_ENCODINGS)
 
 
 def _pieces(response: requests.Response, in_flight: _InFlight) -> Iterator[bytes]:
