@@ -276,7 +276,8 @@ STATUS_CASES: tuple[StatusCase, ...] = (
         Case.MODEL,
         _NO_SUCH_MODEL,
         statuses=(400, 404, 410),
-        patterns=("model.* does not exist", "model.* not found", "deployment.* does not exist"),
+        # At most its name stands between.
+        patterns=("model not found", r"\b(model|deployment)( \S+)? (does not exist|(is |was )?not found)"),
     ),
     StatusCase(
         Case.VERIFICATION,
@@ -341,7 +342,7 @@ STATUS_CASES: tuple[StatusCase, ...] = (
         patterns=(
             "apiconnectionerror",
             r"litellm\.timeout",
-            "(read|request|operation|connection) timed out",
+            "(?<!launch )timed out",
             "request timeout",
             "deadline exceeded",
             "connection termination",

@@ -31,7 +31,7 @@ def map_threads(work: Callable[[X], Y], items: Sequence[X], *, limit: int) -> li
     """`[work(item) for item in items]`, up to `limit` at a time.
 
     Every item is worked on, whatever errors the others end in; then the first error, in the order of items, is raised.
-    Raises RuntimeError where no thread can be had, when those that were begun have ended.
+    Raises RuntimeError where no thread can be had, and KeyboardInterrupt, when those that were begun have ended.
     """
     if len(items) == 1:
         return [work(items[0])]
@@ -48,8 +48,8 @@ def map_threads(work: Callable[[X], Y], items: Sequence[X], *, limit: int) -> li
         for item in items:
             free.acquire()
             outcomes.append(start_thread(partial(work_on, item), "openai-dalle-item"))
-    except RuntimeError:
+        wait(outcomes)
+    except BaseException:  # Ctrl-C in plain Python, or there is no thread to be had: what was begun may be paid for
         wait(outcomes)
         raise
-    wait(outcomes)
     return [outcome.result() for outcome in outcomes]

@@ -75,7 +75,7 @@ class Generator:
     def run(self, jobs: Sequence[Job]) -> list[Result]:
         """The images of every job, in order. Raises ImagesApiError.
 
-        After a failure no new answer is asked for: it would be paid for and not be seen.
+        After a failure this call asks for no new answer: it would be paid for and not be seen.
         """
         self.call.group.expect(sum(job.request.n for job in jobs))
         keys = map_threads(self._cache_key, jobs, limit=MAX_ASKED_AT_ONCE)
@@ -171,6 +171,8 @@ class Generator:
 
         self._show_download(pictures, done=0)
         map_threads(fetch_one, range(len(pictures)), limit=MAX_DOWNLOADS_AT_ONCE)
+        if self.call.cancelled.is_set():  # the next call may have taken the answer over
+            raise CallCancelled("Cancelled before an image was fetched.", charge=Charge.PAID_BEFORE)
         if problems:
             self._handle_problems(entry, pictures, problems)
         return _as_tensor([images[index] for index in sorted(images)])

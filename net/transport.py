@@ -265,7 +265,9 @@ def _read(response: requests.Response, in_flight: _InFlight) -> Reply:
     limit_bytes = in_flight.request.limit_bytes if 200 <= response.status_code < 300 else MAX_ERROR_BYTES
     body = bytearray()
     cut_off = None
-    is_encoded = _is_unreadable(headers.get("content-encoding", "").lower())
+    encoding = headers.get("content-encoding", "").strip().lower()
+    response.raw.headers["content-encoding"] = encoding.removeprefix("x-")  # urllib3 takes no blanks, nor always x-gzip
+    is_encoded = _is_unreadable(encoding)
     try:
         for piece in _pieces(response, in_flight) if not is_encoded else ():
             body += piece

@@ -83,7 +83,7 @@ ANSWER_SPOILT = [
     Row("empty", UnusableAnswer, "without an image", Charge.LIKELY),
     Row("wrong_shape", UnusableAnswer, "not a list of images", Charge.LIKELY, paid=1),
     Row("truncated_json", UnusableAnswer, "without an image that could be read", Charge.LIKELY, paid=1),
-    Row("invalid_base64", UnusableAnswer, WILL_BE_CHARGED, Charge.LIKELY, paid=1),
+    Row("invalid_base64", UnusableAnswer, "without an image that could be read", Charge.LIKELY, paid=1),
     Row("not_an_image", UnusableAnswer, WILL_BE_CHARGED, Charge.LIKELY, paid=1),
     Row("huge_png", UnusableAnswer, WILL_BE_CHARGED, Charge.LIKELY, paid=1),
     Row("file_path_url", UnusableAnswer, ON_ITS_DISK, Charge.LIKELY, paid=1),

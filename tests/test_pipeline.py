@@ -516,6 +516,18 @@ def test_all_that_is_kept_is_taken_before_anything_is_asked_for(
     assert not caplog.records and not cache.in_use
 
 
+def test_a_cancelled_call_does_not_give_its_answer_up(cache: WatchedCache) -> None:
+    call = QuickCall(cache)
+
+    def fail(url: str) -> bytes:
+        call.cancelled.set()
+        raise UnusableAnswer("The address is no good.")
+
+    with pytest.raises(CallCancelled):
+        run(Client(lambda prompt: "https://images.example/a.png", fail), cache, call=call)
+    assert run(Client(), cache)[0].is_reused
+
+
 def test_an_answer_that_was_just_missed_is_not_paid_for_again() -> None:
     class JustMissed(WatchedCache):
         """The cancelled call gets its answer right after another one has looked for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import subprocess
 import sys
 import threading
@@ -47,6 +48,24 @@ def test_where_no_more_threads_can_be_had_those_that_were_begun_end_first(monkey
     with pytest.raises(RuntimeError, match="new thread"):
         map_threads(work, range(4), limit=3)
     assert sorted(done) == [0, 1]
+
+
+def test_ctrl_c_is_raised_when_those_that_were_begun_have_ended() -> None:
+    pressed = threading.Event()
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if item == 1:
+            _thread.interrupt_main()
+            pressed.set()
+            return
+        pressed.wait(LONG_S)
+        threading.Event().wait(0.2)
+        done.append(item)
+
+    with pytest.raises(KeyboardInterrupt):
+        map_threads(work, range(2), limit=2)
+    assert done == [0]
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process_alive() -> None:

@@ -110,7 +110,7 @@ def endless(head: bytes, piece: bytes, *, pause_s: float = 0) -> Script:
         CHUNKED + b"3\r\nabc\r\n0\r\nX-Trailer: 1\r\n\r\n",
         http(b"abcdef", headers={"Content-Length": "3"}),
         http(b"abc", headers={"Content-Encoding": "utf-8"}),
-        http(gzip.compress(b"ab") + gzip.compress(b"c"), headers={"Content-Encoding": "gzip"}),
+        http(gzip.compress(b"ab") + gzip.compress(b"c"), headers={"Content-Encoding": "x-gzip "}),
         http(zlib.compress(b"abc"), headers={"Content-Encoding": "Deflate"}),
         http(b"abc", headers={"Content-Length": "junk"}),
         http(b"abc", headers={"Content-Length": "-5"}),
