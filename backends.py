@@ -170,14 +170,19 @@ def _key_backend(settings: Settings) -> Backend:
     base_url = settings.openai_base_url or OPENAI_URL
     host = server_host(settings)
     is_openai = is_openai_host(host)
-    is_azure = host.endswith(AZURE_DOMAINS)
-    if is_openai or is_azure:
+    if is_openai or host.endswith(AZURE_DOMAINS):
         _check_access(settings, base_url)
-    if settings.openai_api_version is not None and base_url.endswith(AZURE_PATH):
-        is_azure = True  # at an address of one's own; by itself, the variable may be there for another program
+    is_azure = _is_azure(settings, base_url)
     headers = _key_headers(settings, is_azure=is_azure)
     params = {"api-version": settings.openai_api_version or "preview"} if is_azure else {}
     return _backend(settings, base_url, headers, owner=repr(headers), params=params, hosted=is_openai or is_azure)
+
+
+def _is_azure(settings: Settings, base_url: str) -> bool:
+    """Whether it is Azure, at its own address or behind another: by itself, the variable may be for another program."""
+    if server_host(settings).endswith(AZURE_DOMAINS):
+        return True
+    return settings.openai_api_version is not None and base_url.endswith(AZURE_PATH)
 
 
 def _check_access(settings: Settings, base_url: str) -> None:

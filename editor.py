@@ -55,6 +55,7 @@ ELSEWHERE = (
 )
 NOT_THIS_PAGE = "Settings can be changed only from ComfyUI's own page."
 NO_FOLDER = "This ComfyUI has no folder for settings. Write them into the file .env of this node's folder."
+NO_STRINGS = "The settings must be one JSON object of strings."
 KEY_ALONE = "A key is stored only together with the address of its server."
 KEY_DROPPED = "The stored key was for another server, and is removed. Enter the key for this one."
 USES_ACCOUNT = "The nodes use your Comfy.org account, which is asked when you run. There is no key to try."
@@ -227,21 +228,30 @@ def _prices(settings: Settings) -> dict[str, dict[str, float]]:
 
 def _changes(body: bytes) -> dict[str, str]:
     """What a body asks for, by name; "" for what is to be taken away. Raises SettingsError."""
-    try:
-        values = json.loads(body)
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-        raise SettingsError("The settings must be one JSON object of strings.")
+    values = _strings_in(body)
     if unknown := values.keys() - set(FIELDS):
         raise SettingsError(f"The settings page cannot set {', '.join(sorted(unknown))[:80]}.")
-    for name, value in values.items():
-        values[name] = value.strip()
     if ADDRESS in values:
         values[ADDRESS] = values[ADDRESS].rstrip("/")  # as `Settings` has it: the same server keeps its key
     if values.get(KEY) and ADDRESS not in values:
         raise SettingsError(KEY_ALONE)
     return values
+
+
+def _strings_in(body: bytes) -> dict[str, str]:
+    """The strings of a JSON object, without blanks around them. Raises SettingsError."""
+    try:
+        values = json.loads(body)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise SettingsError(NO_STRINGS)
+    strings: dict[str, str] = {}
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise SettingsError(NO_STRINGS)
+        strings[name] = value.strip()
+    return strings
 
 
 def _raise_for_fixed(values: Values, files: SettingsFiles) -> None:

@@ -428,10 +428,12 @@ def matching_case(status: int, detail: ErrorDetail, rows: tuple[StatusCase, ...]
 
     A field that the server names counts before its words: a complaint about `model` is about a missing model.
     """
-    possible = [row for row in rows if row.covers_status(status)]
     is_about_model = detail.param == "model" and status in (400, 422)
+    possible = [row for row in rows if row.covers_status(status)]
     for row in possible:
-        if row.covers_code(detail) or (is_about_model and row.case is Case.MODEL):
+        if row.covers_code(detail):
+            return row
+        if is_about_model and row.case is Case.MODEL:
             return row
     text = detail.message.lower()
     return next(row for row in possible if row.covers_text(text))
