@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -50,6 +52,15 @@ def test_where_no_more_threads_can_be_had_those_that_were_begun_end_first(monkey
     assert sorted(done) == [0, 1]
 
 
+@pytest.fixture
+def _hears_ctrl_c() -> Iterator[None]:
+    """A shell starts what runs in its background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_hears_ctrl_c")
 def test_ctrl_c_is_raised_when_those_that_were_begun_have_ended() -> None:
     pressed = threading.Event()
     done: list[int] = []
