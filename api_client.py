@@ -263,7 +263,7 @@ class ImagesClient:
         return 0 < len(name) <= MAX_NAME_CHARACTERS and name == shortened(self.hide(name), MAX_NAME_CHARACTERS)
 
     def _id_line(self, reply: Reply) -> str:
-        return request_id_line({"x-request-id": self.hide(reply.headers.get("x-request-id", ""))})
+        return request_id_line(self.hide(reply.headers.get("x-request-id", "")))
 
 
 def _pictures_in(body: bytes | bytearray) -> tuple[Picture, ...] | None:

@@ -115,15 +115,15 @@ class StatusError(ImagesApiError):
         for name, value in (headers or {}).items():
             if name.lower() in USEFUL_HEADERS:
                 self.headers[name.lower()] = value
+        self.request_id = shortened(self.headers.get("x-request-id", ""), 80)
         said = f"The server said: {detail.message}" if detail.message else ""
         super().__init__(
             self._row.says,
             charge=self._row.charge,
             is_transient=self._row.is_transient,
-            details=[said, request_id_line(self.headers)],
+            details=[said, request_id_line(self.request_id)],
         )
         self.status_code = status_code
-        self.request_id = shortened(self.headers.get("x-request-id", ""), 80)
         self.case = self._row.case
         self.detail = detail
         self.wait_s: float | None = None
@@ -144,9 +144,9 @@ class StatusError(ImagesApiError):
         return says.format(status=self.status_code, when=when)
 
 
-def request_id_line(headers: Mapping[str, str]) -> str:
+def request_id_line(request_id: str) -> str:
     """The last line of a message, for whoever asks the server's operator about it; "" without an id."""
-    value = shortened(headers.get("x-request-id", ""), 80)
+    value = shortened(request_id, 80)
     return f"Request id: {value}" if value else ""
 
 
