@@ -1,9 +1,9 @@
-"""One synchronous client for the OpenAI Images API: POST, wait, download.
+"""One synchronous client for the OpenAI Images API: POST, wait, download, and the list of models.
 
 Its promises: a key goes to its own host only; a response is read within limits of bytes and time; a billed request is
 sent again only when it cannot have arrived, or when the server answered with a status that is as a rule not billed
-(408, 409, 429, 500, 502, 503, unless its words tell of a lost response), or with an unknown one and the wish for a
-retry; whatever fails ends in one of the errors of `errors`.
+(408, 409, 429, 500, 502, 503, unless its words tell of a lost response), or with a status that no table lists and
+`x-should-retry: true`; whatever fails ends in one of the errors of `errors`.
 """
 
 from __future__ import annotations

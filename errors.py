@@ -89,7 +89,7 @@ class UnusableAnswer(ImagesApiError):
 
 
 class CallCancelled(ImagesApiError):
-    """The request was not sent (again): the user cancelled, or another image of the batch failed."""
+    """The user cancelled: nothing is sent (again), and what came stays in the answer cache."""
 
 
 class StatusError(ImagesApiError):

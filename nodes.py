@@ -106,7 +106,7 @@ class DalleNode:
 
     @classmethod
     def IS_CHANGED(cls, **_: Any) -> str:
-        """A fingerprint of the settings: a changed model or server makes the node run again with the same inputs."""
+        """A fingerprint of the settings that count for an image: when one changes, the same inputs run again."""
         try:
             settings = cls.settings()
         except SettingsError:

@@ -24,9 +24,9 @@ MAX_FREE_BYTES = 256 * 2**20  # of the answers that no call uses
 
 @dataclass(eq=False)
 class CachedAnswer:
-    """The answer to one call, from before it is there.
+    """The answer to one job, from before it is there.
 
-    `key` names the call. `user_cancelled` is set when the call that uses the entry is cancelled; None: no call does.
+    `key` names the job. `user_cancelled` is set when the call that uses the entry is cancelled; None: no call does.
     `downloads` are the images that were downloaded so far, by their index. `is_reused`: an earlier run paid for it.
     `failed_runs`: how many runs have missed images of it, without those that missed all for a reason that may pass.
     """

@@ -30,7 +30,7 @@ from .inpainting import with_alpha
 log = logging.getLogger("openai-dalle")
 
 MAX_DOWNLOADS_AT_ONCE = 8  # as many as one job can have
-MAX_FAILED_RUNS = 2  # then what is there is delivered, without the missing images
+MAX_FAILED_RUNS = 2  # that end in an error for missing images; the next one delivers those that are there
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Generator:
     def run(self, jobs: Sequence[Job]) -> list[Result]:
         """The images of every job, in order. Raises ImagesApiError.
 
-        After a failure this call asks for no new answer: it would be paid for and not be seen.
+        After a failure no further job of this call is begun: its answer would be paid for and not be seen.
         """
         self.call.group.expect(sum(job.request.n for job in jobs))
         keys = map_threads(self._cache_key, jobs, limit=MAX_ASKED_AT_ONCE)
@@ -85,7 +85,7 @@ class Generator:
         def run_task(task: _Task) -> Result | None:
             if task.entry is None:
                 if any(each.error for each in tasks):
-                    return None  # and no error: by its place it could come before the one that tells what failed
+                    return None  # and no error: the first one by place is raised, and would hide what failed
                 task.entry = self._reserved(task.key)
             try:
                 return self._run_one(task.job, task.entry)
@@ -172,7 +172,7 @@ class Generator:
         self._show_download(pictures, done=0)
         map_threads(fetch_one, range(len(pictures)), limit=MAX_DOWNLOADS_AT_ONCE)
         if self.call.cancelled.is_set():  # the next call may have taken the answer over
-            raise CallCancelled("Cancelled before an image was fetched.", charge=Charge.PAID_BEFORE)
+            raise CallCancelled("Cancelled while the images were fetched.", charge=Charge.PAID_BEFORE)
         if problems:
             self._handle_problems(entry, pictures, problems)
         return _as_tensor([images[index] for index in sorted(images)])
@@ -232,8 +232,8 @@ def _is_transient(problem: Exception) -> bool:
 def _can_change(picture: Picture, problem: Exception) -> bool:
     """Whether another run could get the image.
 
-    These are the same in every run: an image in the answer itself, a URL that is no good, too many redirects, a file
-    that is too large.
+    False for what fails in the same way every time: an image in the answer itself, a URL that is no good, too many
+    redirects, a file that is too large.
     """
     is_final = isinstance(problem, UnusableAnswer) and not isinstance(problem, PrivateAddress)
     return not picture.b64_json and not is_final

@@ -181,7 +181,6 @@ INNER = (
     "too large to open",
     "too many to open",
     "Cancelled",
-    "Not asked for",
 )
 
 
